@@ -1,0 +1,106 @@
+# The paper as a graph: which report needs what. `boneage paper` (or `make paper`) runs it; every number stands in the profile.
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from boneage.run import report_inputs
+from boneage.stages import model_groups
+from boneage.workspace import Workspace
+
+W = config["workspace"]                      # work/<run>, opened by `boneage paper`
+profile = asdict(Workspace(Path(W)).profile)
+GROUPS = model_groups(profile["models_per_run"])
+MODELS = sum(GROUPS, [])
+REPORTS = "01_cohort 02_segmentation 03_registration 04_preprocessing 06_architectures 08_ablation 09_mae_table 10_stages 11_test_set 12_summary".split()
+
+
+def keys(*names):
+    "The part of the profile that a job uses: a change of any of it, and of nothing else, makes the job out of date"
+    return {name: profile[name] for name in ("seed", "data", "limit", *names)}
+
+
+def report(name):
+    "What makes a report out of date"
+    return report_inputs(f"reports/{name}.ipynb")
+
+
+def run(name, executed=None, extra=""):
+    "The shell command of a report"
+    return f"{sys.executable} -m boneage.run reports/{name}.ipynb {W}/notebooks/{executed or name}.ipynb root={W} {extra}"
+
+
+rule all:
+    input: f"{W}/site/index.html"
+
+
+rule cohort:
+    input: report("01_cohort")
+    output: f"{W}/cohort.csv", f"{W}/annotations.csv", f"{W}/results/cohort.json", f"{W}/notebooks/01_cohort.ipynb"
+    params: keys("cohort")
+    threads: 2
+    shell: run("01_cohort")
+
+
+rule segmentation:
+    input: report("02_segmentation"), f"{W}/cohort.csv", f"{W}/annotations.csv"
+    output: f"{W}/models/segmentation/model.safetensors", f"{W}/mining.csv", f"{W}/masks.csv", f"{W}/results/segmentation.json", f"{W}/notebooks/02_segmentation.ipynb"
+    params: keys("segmentation")
+    threads: 2
+    resources: trainer=1
+    shell: run("02_segmentation")
+
+
+rule registration:
+    input: report("03_registration"), f"{W}/masks.csv"
+    output: f"{W}/models/keypoints/model.safetensors", f"{W}/contrast.csv", f"{W}/registration.csv", f"{W}/results/registration.json", f"{W}/notebooks/03_registration.ipynb"
+    params: keys("keypoints")
+    threads: 2
+    resources: trainer=1
+    shell: run("03_registration")
+
+
+rule preprocessing:
+    input: report("04_preprocessing"), f"{W}/registration.csv", f"{W}/contrast.csv"
+    output: f"{W}/regions/ids.csv", f"{W}/notebooks/04_preprocessing.ipynb"
+    params: {"margin": profile["bone_age"]["margin"], "scales": profile["bone_age"]["scales"]}
+    threads: 2
+    shell: run("04_preprocessing")
+
+
+for number, group in enumerate(GROUPS):
+    rule:
+        name: f"training_{number}"
+        input: report("07_training"), f"{W}/regions/ids.csv"
+        output: [f"{W}/models/{name}/{file}" for name in group for file in ("model.safetensors", "config.json", "history.csv", "predictions.csv")], f"{W}/notebooks/07_training_{number}.ipynb"
+        params: keys("bone_age")
+        threads: 2
+        resources: trainer=1
+        shell: run("07_training", f"07_training_{number}", f"models={','.join(group)}")
+
+
+rule architectures:
+    input: report("06_architectures"), f"{W}/models/segmentation/model.safetensors", f"{W}/models/keypoints/model.safetensors", expand(f"{W}/models/registered-hand-both-{{head}}/config.json", head=["regression", "classification"])
+    output: f"{W}/notebooks/06_architectures.ipynb"
+    shell: run("06_architectures")
+
+
+for name, made in dict(ablation="08_ablation", mae_table="09_mae_table", stages="10_stages", test_set="11_test_set").items():
+    rule:
+        name: name
+        input: report(made), [f"{W}/models/{model}/predictions.csv" for model in MODELS], ([f"{W}/models/ensembles.json"] if name == "test_set" else [])
+        output: f"{W}/notebooks/{made}.ipynb", f"{W}/results/{name}.json", ([f"{W}/models/ensembles.json"] if name == "mae_table" else [])
+        params: keys()
+        shell: run(made)
+
+
+rule summary:
+    input: report("12_summary"), expand(f"{W}/results/{{name}}.json", name="cohort segmentation registration ablation mae_table stages test_set".split())
+    output: f"{W}/notebooks/12_summary.ipynb", f"{W}/results/summary.json"
+    params: keys()
+    shell: run("12_summary")
+
+
+rule site:
+    input: expand(f"{W}/notebooks/{{name}}.ipynb", name=REPORTS), "_quarto.yml", "tools/build_site.py", sorted(str(p) for p in Path("nbs").glob("*.ipynb"))
+    output: f"{W}/site/index.html"
+    shell: f"{sys.executable} tools/build_site.py --root {W} --out {W}/site"

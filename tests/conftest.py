@@ -1,0 +1,39 @@
+"What several tests share: a copy of the project in which a run can leave its traces"
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def copy_project(folder: Path) -> Path:
+    "The parts of the project that a run reads, linked into an empty folder, so that runs do not meet"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("boneage", "nbs", "tools"): (folder/name).symlink_to(PROJECT/name)
+    shutil.copytree(PROJECT/"reports", folder/"reports")
+    for name in ("Snakefile", "_quarto.yml", "README.md", "pyproject.toml", "settings.ini"): shutil.copy(PROJECT/name, folder/name)
+    return folder
+
+
+def command(*arguments) -> list[str]:
+    "`boneage …` of this environment"
+    return [sys.executable, "-m", "boneage.cli", *map(str, arguments)]
+
+
+def run(*arguments, cwd=None, **more) -> subprocess.CompletedProcess:
+    "Run `boneage …` to its end"
+    return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, env=os.environ | more.pop("env", {}), **more)
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory) -> Path:
+    "An undisturbed run of the smoke profile: the folder of the project in which it was made"
+    folder = copy_project(tmp_path_factory.mktemp("undisturbed"))
+    done = run("paper", "--profile", "smoke", cwd=folder)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:] + (folder/"work"/"smoke"/"run.log").read_text()[-3000:]
+    assert "The site: file://" in done.stdout
+    return folder

@@ -1,0 +1,112 @@
+"The whole paper on the smoke profile: everything is made, nothing is made twice, and a killed run ends in the same numbers"
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from boneage.bone_age import ablation, grid
+from conftest import command, copy_project, run
+
+REPORTS = sorted(p.stem for p in (Path(__file__).parent.parent/"reports").glob("*.ipynb"))
+
+
+def numbers(root: Path) -> dict:
+    "Every number that a run prints, its predictions and the sums of its weights"
+    results = {p.name: json.loads(p.read_text()) for p in sorted((root/"results").glob("*.json"))}
+    results |= {str(p.relative_to(root)): p.read_text() for p in sorted(root.glob("*.csv"))}
+    results |= {str(p.relative_to(root)): p.read_text() for p in sorted((root/"models").rglob("predictions.csv"))}
+    weights = {str(p.relative_to(root)): {k: v.tobytes() for k, v in load_file(p).items()} for p in sorted((root/"models").rglob("model.safetensors"))}
+    return results | weights
+
+
+def wait_for(there, process, seconds=600):
+    "Wait until `there()` holds while the process runs; whether it did"
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        if there(): return True
+        time.sleep(.02)
+    return False
+
+
+def kill_when(there, folder):
+    "Start the smoke run, and kill it and all that it started once `there()` holds"
+    process = subprocess.Popen(command("paper", "--profile", "smoke"), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    reached = wait_for(there, process)
+    children = subprocess.run(["ps", "-eo", "pid,pgid,args"], capture_output=True, text=True).stdout.splitlines()
+    for line in children[1:]:
+        pid, group, arguments = line.split(None, 2)
+        if int(group) == process.pid or str(folder) in arguments or _inside(pid, folder):
+            try: os.kill(int(pid), signal.SIGKILL)
+            except ProcessLookupError: continue
+    process.wait()
+    assert reached, "the run ended before it could be killed"
+
+
+def _inside(pid, folder) -> bool:
+    "Whether a process works in the folder: kernels have process groups of their own"
+    try: return Path(f"/proc/{pid}/cwd").resolve() == folder.resolve()
+    except OSError: return False
+
+
+def test_everything_is_made(smoke):
+    root = smoke/"work"/"smoke"
+    for name in [*grid(), *ablation()]:
+        predictions = pd.read_csv(root/"models"/str(name)/"predictions.csv")
+        assert predictions.predicted.between(-120, 360).all() and set(predictions.split) == {"validation", "test"}
+    assert len(grid()) == 18
+    made = {p.stem for p in (root/"notebooks").glob("*.ipynb")}
+    assert {r for r in REPORTS if not r.startswith("07")} <= made
+    assert not list((root/"notebooks").glob("*running*")) and not list(root.rglob("*.part"))
+    assert set(json.loads((root/"models"/"ensembles.json").read_text())) == {"M", "F", "none"}
+    assert (root/"site"/"index.html").is_file()
+
+
+def test_nothing_is_made_twice(smoke):
+    root = smoke/"work"/"smoke"
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file() and p.name not in ("run.log", ".lock")}
+    again = run("paper", "--profile", "smoke", cwd=smoke)
+    assert again.returncode == 0, again.stdout
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_killed_run_ends_in_the_same_numbers(smoke, tmp_path):
+    folder = copy_project(tmp_path/"killed")
+    root = folder/"work"/"smoke"
+    kill_when(lambda: any((root/"checkpoints").glob("registered-*.safetensors")), folder)          # in the middle of training
+    assert not (root/"site"/"index.html").exists()
+    kill_when(lambda: (root/"notebooks"/"09_mae_table.running.ipynb").exists(), folder)             # in the middle of a report
+    assert not (root/"notebooks"/"09_mae_table.ipynb").exists()
+    done = run("paper", "--profile", "smoke", cwd=folder)
+    assert done.returncode == 0, done.stdout[-2000:]
+    mine, theirs = numbers(root), numbers(smoke/"work"/"smoke")
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        if name in ("profile.yaml",): continue
+        assert mine[name] == theirs[name], name
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (["--profile", "absent"], "no such profile; there are phantom, rsna, sample, smoke"),
+    (["--profile", "rsna"], "say where they are with DATA"),
+    (["--profile", "sample", "--data", "nowhere"], "nowhere: no such folder"),
+    (["--profile", "phantom", "--data", "."], "reads no DATA"),
+])
+def test_one_sentence_where_something_is_missing(arguments, sentence, tmp_path):
+    folder = copy_project(tmp_path/"project")
+    done = run("paper", *arguments, cwd=folder)
+    assert done.returncode != 0 and sentence in " ".join((done.stdout + done.stderr).split())
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (folder/"work").exists()
+
+
+def test_unknown_profile_key(tmp_path):
+    folder = copy_project(tmp_path/"project")
+    (folder/"reports"/"profiles"/"typo.yaml").write_text("bone_age: {epoch: 3}\n")
+    done = run("paper", "--profile", "typo", cwd=folder)
+    assert done.returncode != 0 and "unknown key 'epoch'" in " ".join((done.stdout + done.stderr).split())
