@@ -1,0 +1,34 @@
+"Gives setuptools the package's metadata from settings.ini, the one place where it stands"
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import setup
+
+here = Path(__file__).parent
+settings = ConfigParser(delimiters=["="], interpolation=None)
+settings.read(here/"settings.ini", encoding="utf-8")
+package = settings["DEFAULT"]
+extras = {name: settings["extras"][name].split("\n")[1:] for name in settings["extras"] if name not in package}
+
+
+def lines(key):
+    "A setting of one item a line"
+    return [line for line in package[key].splitlines() if line]
+
+
+setup(
+    version=package["version"],
+    description=package["description"],
+    long_description=(here/"README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=package["author"],
+    license_expression=package["license"],
+    keywords=package["keywords"],
+    classifiers=lines("classifiers"),
+    packages=["boneage"],
+    include_package_data=False,  # what is listed next, and nothing else
+    package_data={"boneage": ["data/*", "weights/**/*"]},
+    install_requires=lines("requirements"),
+    extras_require=extras,
+    entry_points={"console_scripts": lines("console_scripts")},
+)
