@@ -4,7 +4,6 @@ PROFILE ?= phantom
 WORKERS ?= 2
 
 BIN := .venv/bin
-export PATH := $(CURDIR)/$(BIN):$(PATH)
 # glibc would give each large activation back and fault it in again: keeping them makes training on a CPU two to four times faster.
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 20000000000

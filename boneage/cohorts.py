@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'MONTHS_END', 'UNDERSTOOD', 'DIALECTS', 'LABELS', 'COHORT', 'STAGES', 'MAJOR_STAGES', 'CohortError',
-           'report', 'read_text', 'open_table', 'read_table', 'Dialect', 'find_dialect', 'missing_column',
+           'report', 'read_text', 'open_table', 'read_table', 'Dialect', 'find_dialect', 'missing_column', 'dialect_of',
            'canonical_id', 'standard_form', 'keep_valid', 'read_labels', 'split_of', 'FolderIndex', 'index_folder',
            'table_split', 'find_tables', 'match_images', 'attach_images', 'tables_wanting', 'draw_evenly',
            'load_cohort', 'split_cohort', 'stage_bounds', 'development_stage']
@@ -12,6 +12,7 @@ __all__ = ['SPLITS', 'MONTHS_END', 'UNDERSTOOD', 'DIALECTS', 'LABELS', 'COHORT',
 # %% ../nbs/30_cohorts.ipynb #02-30-cohorts
 import csv
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -64,9 +65,10 @@ def open_table(
     path:Path,                    # CSV with commas, semicolons or tabs
 ) -> tuple[list[str], Iterator]:  # the column names; a `csv.reader` that stands behind them
     "A table's header and a reader of its rows"
-    lines = read_text(path).splitlines(keepends=True)
-    reader = csv.reader(lines, delimiter=max(",;\t", key=lines[0].count))
-    return [name.strip() for name in next(reader)], reader
+    text = read_text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=text.lstrip().splitlines()[0].count))
+    header = next(cells for cells in reader if any(cells))
+    return [name.strip() for name in header], reader
 
 # %% ../nbs/30_cohorts.ipynb #13-30-cohorts
 def read_table(
@@ -75,15 +77,17 @@ def read_table(
 ) -> pd.DataFrame:              # all text, stripped; index `row`: the row in the file, 1 is the header
     "A table as text, its rows numbered as an editor numbers them"
     header, reader = open_table(path := Path(path))
-    rows, numbers, bad = [], [], []
-    for cells in reader:
-        cells = [cell.strip() for cell in cells]
-        if not any(cells): continue
-        if any(cells[len(header):]): bad.append(f"{path}, row {reader.line_num}: {len(cells)} cells, but the header has {len(header)}."); continue
-        rows.append((cells + [""]*len(header))[:len(header)])
-        numbers.append(reader.line_num)
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice: raise CohortError(f"{path} has two columns called {twice[0]}.")
+    rows, bad = {}, []
+    try:
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            if any(cells[len(header):]): bad.append(f"{path}, row {reader.line_num}: {len(cells)} cells, but the header has {len(header)}.")
+            elif any(cells): rows[reader.line_num] = (cells + [""]*len(header))[:len(header)]
+    except csv.Error as error: raise CohortError(f"{path}, row {reader.line_num}: {error}.") from error
     report(bad, problems)
-    table = pd.DataFrame(rows, columns=header, index=pd.Index(numbers, name="row", dtype=int), dtype=object)
+    table = pd.DataFrame(list(rows.values()), columns=header, index=pd.Index(list(rows), name="row", dtype=int), dtype=object)
     decimal_commas = reader.dialect.delimiter == ";"
     return table.replace(r"(?<=\d),(?=\d)", ".", regex=True) if decimal_commas else table
 
@@ -133,7 +137,16 @@ def missing_column(
     if len(lacking[nearest]) == len(nearest.columns): return f"{path} is no label table: its columns are {', '.join(columns)}; expected {UNDERSTOOD}."
     return f"{path} has no column {' or '.join(lacking[nearest])}; a {nearest.name} table has {', '.join(nearest.columns)}."
 
-# %% ../nbs/30_cohorts.ipynb #25-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #22-30-cohorts
+def dialect_of(
+    path:Path,     # of a label table
+) -> Dialect:
+    "The dialect of a label table; `CohortError` names the columns that it lacks"
+    header, _ = open_table(path)
+    if dialect := find_dialect(header): return dialect
+    raise CohortError(missing_column(header, path))
+
+# %% ../nbs/30_cohorts.ipynb #26-30-cohorts
 def canonical_id(
     text:str,  # as in a table, or a file's name without suffix
 ) -> str:      # the same radiograph's id always reads the same
@@ -143,7 +156,7 @@ def canonical_id(
     number = re.fullmatch(r"0*(\d+)(\.0+)?", text, flags=re.ASCII)
     return number[1] if number else text
 
-# %% ../nbs/30_cohorts.ipynb #28-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #29-30-cohorts
 def standard_form(
     table:pd.DataFrame,  # text, of `dialect`
     dialect:Dialect,
@@ -162,7 +175,7 @@ def standard_form(
         "sex": text.iloc[:, 1].map(lambda value: sexes.get(value.casefold(), value)),
         "bone_age": months, "unreadable": unreadable})
 
-# %% ../nbs/30_cohorts.ipynb #32-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #33-30-cohorts
 LABELS = pa.DataFrameSchema({
     "id": pa.Column(checks=[
         pa.Check(lambda ids: ids != "", error="the id is missing"),
@@ -175,7 +188,7 @@ LABELS = pa.DataFrameSchema({
         lambda months: (months >= 0) & (months < MONTHS_END), error=f"the bone age {{value}} lies outside 0 to {MONTHS_END} months")),
 })
 
-# %% ../nbs/30_cohorts.ipynb #33-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #34-30-cohorts
 def keep_valid(
     frame:pd.DataFrame,       # index: rows in the file
     schema:pa.DataFrameSchema,
@@ -192,18 +205,17 @@ def keep_valid(
     report([f"{source}, row {row}: {reason}." for row, reason in rows.items()], problems)
     return frame.drop(index=rows.index)
 
-# %% ../nbs/30_cohorts.ipynb #35-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #36-30-cohorts
 def read_labels(
     path:str|Path,              # CSV of any dialect
     problems:list|None = None,  # one sentence a bad row is appended and the row dropped; None raises
 ) -> pd.DataFrame:              # id, sex, bone_age (months); index `row`: the row in the file, 1 is the header
     "A label table in one form; `CohortError` names the file and the rows that are wrong"
-    table = read_table(path := Path(path), problems)
-    dialect = find_dialect(table)
-    if dialect is None: raise CohortError(missing_column(table, path))
+    dialect = dialect_of(path := Path(path))
+    table = read_table(path, problems)
     return keep_valid(standard_form(table, dialect), LABELS, path, problems)[["id", "sex", "bone_age"]]
 
-# %% ../nbs/30_cohorts.ipynb #43-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #44-30-cohorts
 def split_of(
     name:str,       # of a folder or file
 ) -> str|None:      # "train", "validation", "test", or None where the name says none or several
@@ -212,7 +224,7 @@ def split_of(
     found = {split for word, split in words.items() if re.search(rf"(?<![a-z]){word}", name.casefold())}
     return found.pop() if len(found) == 1 else None
 
-# %% ../nbs/30_cohorts.ipynb #46-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #47-30-cohorts
 @dataclass(frozen=True)
 class FolderIndex:
     "What a folder holds for a cohort"
@@ -228,7 +240,7 @@ class FolderIndex:
         names = reversed(path.relative_to(self.root).parts) if path.is_relative_to(self.root) else [path.name]
         return next(filter(None, map(split_of, names)), None)
 
-# %% ../nbs/30_cohorts.ipynb #47-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #48-30-cohorts
 def index_folder(
     folder:str|Path,   # searched to its depths, hidden files and masks left out
 ) -> FolderIndex:
@@ -248,7 +260,7 @@ def index_folder(
         if here: images[Path(parent)] = here
     return FolderIndex(folder, images, tuple(tables), tuple(workbooks))
 
-# %% ../nbs/30_cohorts.ipynb #52-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #53-30-cohorts
 def table_split(
     path:Path,             # of a label table
     index:FolderIndex,
@@ -257,7 +269,7 @@ def table_split(
     "The set that a label table describes: by its name, its dialect or its folder"
     return split_of(path.stem) or dialect.split or index.split_of(path)
 
-# %% ../nbs/30_cohorts.ipynb #53-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #54-30-cohorts
 def find_tables(
     index:FolderIndex,
 ) -> dict[str|None, Path]:   # set → its label table; None: a table of no particular set, only where no set has one
@@ -273,7 +285,7 @@ def find_tables(
             raise CohortError(f"{index.root} holds several {split or 'label'} tables: {', '.join(str(path) for _, path in found[split])}; name the one to use.")
     return {split: tables[0][1] for split, tables in found.items()}
 
-# %% ../nbs/30_cohorts.ipynb #57-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #58-30-cohorts
 def match_images(
     ids:Iterable[str],     # of a label table
     split:str|None,        # the set that it describes
@@ -288,7 +300,7 @@ def match_images(
         if found.keys().isdisjoint(here): found |= here
     return found
 
-# %% ../nbs/30_cohorts.ipynb #60-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #61-30-cohorts
 def attach_images(
     labels:pd.DataFrame,     # of `read_labels`
     split:str|None,          # the set that its table describes
@@ -304,7 +316,7 @@ def attach_images(
     held_out = split if split in ("validation", "test") else None
     return labels.assign(path=paths, split=held_out).loc[paths.notna(), ["id", "path", "sex", "bone_age", "split"]]
 
-# %% ../nbs/30_cohorts.ipynb #62-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #63-30-cohorts
 def tables_wanting(
     index:FolderIndex,
     tables:dict[str|None, Path],  # of `find_tables`
@@ -316,7 +328,7 @@ def tables_wanting(
     hint = f" ({', '.join(str(path) for path in index.workbooks)} can't be read: save it as CSV)" if index.workbooks else ""
     return [f"{index.root} holds {n:,} {split} radiographs without a label table, so they are left out{hint}." for split, n in counts.items()] if None not in tables else []
 
-# %% ../nbs/30_cohorts.ipynb #66-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #67-30-cohorts
 def draw_evenly(
     cohort:pd.DataFrame,  # id, sex, bone_age; split where it is known
     n:int,                # how many; all where there are fewer
@@ -331,7 +343,7 @@ def draw_evenly(
     drawn = order.sort_values("luck").drop_duplicates("stretch")["position"]
     return pd.Series(np.isin(np.arange(len(cohort)), drawn), cohort.index)
 
-# %% ../nbs/30_cohorts.ipynb #71-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #72-30-cohorts
 COHORT = pa.DataFrameSchema({
     "id": pa.Column(checks=LABELS.columns["id"].checks),
     "path": pa.Column(checks=pa.Check(lambda paths: paths != "", error="the path is missing")),
@@ -340,7 +352,7 @@ COHORT = pa.DataFrameSchema({
     "split": pa.Column(nullable=True, checks=pa.Check.isin(SPLITS, error="the split '{value}' is none of " + ", ".join(SPLITS))),
 }, strict=True)
 
-# %% ../nbs/30_cohorts.ipynb #72-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #73-30-cohorts
 def load_cohort(
     folder:str|Path,                # RSNA's or Kaggle's layout, or any folder with images and one table
     labels:str|Path|None = None,    # the label table, where it can't be found or there are several
@@ -361,18 +373,16 @@ def load_cohort(
     if limit is not None: cohort = cohort[draw_evenly(cohort, limit, seed)]
     return keep_valid(cohort.reset_index(drop=True), COHORT, index.root, None)
 
-# %% ../nbs/30_cohorts.ipynb #73-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #74-30-cohorts
 def _given_table(
     path:Path,           # named by the caller: as it stands, or below the folder
     index:FolderIndex,
 ) -> dict[str|None, Path]:
     "The one table that the caller named, with its set"
     path = path if path.exists() else index.root/path
-    dialect = find_dialect(open_table(path)[0])
-    if dialect is None: raise CohortError(missing_column(open_table(path)[0], path))
-    return {table_split(path, index, dialect): path}
+    return {table_split(path, index, dialect_of(path)): path}
 
-# %% ../nbs/30_cohorts.ipynb #77-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #78-30-cohorts
 def split_cohort(
     cohort:pd.DataFrame,  # id, sex, bone_age, and split where it is decided already
     validation:int,       # how many of the undecided to hold out for validation
@@ -390,17 +400,17 @@ def split_cohort(
     split.loc[held_out.index] = np.where(in_test, "test", "validation")
     return cohort.assign(split=split.fillna("train"))
 
-# %% ../nbs/30_cohorts.ipynb #81-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #82-30-cohorts
 STAGES = ("infancy", "toddlers", "pre-puberty", "early-and-mid puberty", "late puberty", "post-puberty")
 MAJOR_STAGES = STAGES[2:]  # the four of the paper's Fig. 6
 
-# %% ../nbs/30_cohorts.ipynb #82-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #83-30-cohorts
 def stage_bounds() -> pd.DataFrame:  # stage, sex, lo_months (inclusive), hi_months (exclusive), status, recalled (bool)
     "Bounds of the development stages by sex, after Gilsanz and Ratib; `recalled` ones await a check against the book"
     with files("boneage").joinpath("data", "stage_bounds.csv").open(encoding="utf-8") as file: bounds = pd.read_csv(file)
     return bounds.assign(recalled=bounds["status"].str.startswith("recalled"))
 
-# %% ../nbs/30_cohorts.ipynb #85-30-cohorts
+# %% ../nbs/30_cohorts.ipynb #86-30-cohorts
 def development_stage(
     bone_age,         # months, a number or an array
     sex,              # "M" or "F", one or an array

@@ -93,8 +93,8 @@ def centre_size(
     "How large a round centre has grown"
     since = maturity.since(bone, "appear")
     if since <= 0: return 0.
-    tau = 34. if maturity.sex == "M" else 27.
-    return 1 - 0.85*math.exp(-since/tau)
+    tau = 42. if maturity.sex == "M" else 34.
+    return 1 - 0.80*math.exp(-since/tau)
 
 # %% ../nbs/26_maturity.ipynb #22-26-maturity
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def epiphysis_of(
     bridging = 15. if bone in TUBULAR else 26.        # months that the closing takes
     return Epiphysis(
         width=(0.16 + 0.84*grown) + 0.08*smoothstep(-left, -62, -30) - 0.06*smoothstep(-left, -10, 15),
-        height=(0.22 + 0.53*grown) + 0.25*smoothstep(-left, -62, -15),
+        height=(0.26 + 0.56*grown) + 0.18*smoothstep(-left, -62, -15),
         cap=smoothstep(-left, -60, -28),
         gap=0. if left <= 0 else 0.35 + 0.65*smoothstep(left, 5, 60),
         bridge=smoothstep(-left, -bridging, 0),

@@ -14,6 +14,7 @@ import io
 import os
 import secrets
 import struct
+import textwrap
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -51,11 +52,11 @@ def file_kind(
     suffix:str = "",  # its name's suffix, lower case
 ) -> str|None:        # "PNG", "JPEG", "TIFF", "DICOM" or None
     "The kind of an image file by its signature"
+    if head[128:132] == b"DICM": return "DICOM"  # first: its free bytes may imitate a TIFF
     if head.startswith(b"\x89PNG\r\n\x1a\n"): return "PNG"
     if head.startswith(b"\xff\xd8\xff"): return "JPEG"
     if head.startswith((b"II*\0", b"MM\0*")): return "TIFF"
-    if head[128:132] == b"DICM" or suffix in DICOM_SUFFIXES: return "DICOM"
-    return None
+    return "DICOM" if suffix in DICOM_SUFFIXES else None
 
 # %% ../nbs/00_radiographs.ipynb #17-00-radiographs
 def read_file(
@@ -222,11 +223,12 @@ def check_header(
     header,     # pydicom Dataset
     path:Path,  # named in the error
 ):
-    "Refuse a DICOM file without pixels, with several frames, or too large, before it is decoded"
+    "Refuse a DICOM file without pixels, with several frames, too deep or too large, before it is decoded"
     if "Rows" not in header or not any(name in header for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise RadiographError(f"{path} is a DICOM file without an image (its modality is {header.get('Modality') or 'not given'}).")
     frames = int(header.get("NumberOfFrames") or 1)
     if frames > 1: raise RadiographError(f"{path} is a DICOM file of {frames} frames; expected one radiograph: export the frame you want.")
+    if header.BitsAllocated > 16 and "PixelData" in header: raise RadiographError(f"{path} is a DICOM file of {header.BitsAllocated} bits a pixel; expected at most 16.")
     check_pixels(header.Columns, header.Rows, path)
 
 # %% ../nbs/00_radiographs.ipynb #47-00-radiographs
@@ -236,8 +238,8 @@ def decode_dicom(
 ) -> np.ndarray:   # (H, W) float32 in [0, 1]
     "A DICOM radiograph as it is meant to be seen, MONOCHROME1 turned into MONOCHROME2"
     header = read_header(data, path)
-    check_header(header, path)
     try:
+        check_header(header, path)
         pixels = header.pixel_array
         if header.PhotometricInterpretation == "PALETTE COLOR":
             from pydicom.pixels.processing import apply_color_lut
@@ -248,8 +250,8 @@ def decode_dicom(
         return np.take(table, pixels.astype(np.int32) - lowest if lowest else pixels, mode="clip")
     except RadiographError: raise
     except Exception as error:  # each of pydicom's decoders has its own kinds
-        reason = " ".join(str(error).split())
-        raise RadiographError(f'{path} is a DICOM file whose pixels can\'t be decoded (pip install "boneage[dicom]" brings the decoders): {reason}') from error
+        hint = ' (pip install "boneage[dicom]" brings the decoders)' if "missing dependencies" in str(error) else ""
+        raise RadiographError(f"{path} is a DICOM file whose pixels can't be decoded{hint}: {textwrap.shorten(str(error), 300)}") from error
 
 # %% ../nbs/00_radiographs.ipynb #49-00-radiographs
 def read_radiograph(

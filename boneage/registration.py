@@ -98,8 +98,8 @@ def masked_view(
 PLAUSIBLE = {  # measure: (low, high, width of the bell beyond), frame pixels or share of the frame
     "outside": (-np.inf, 30, 60),
     "top": (-20, 320, 120),
-    "thumb_x": (1150, 2000, 120),
-    "thumb_y": (570, 1370, 120),
+    "thumb_x": (1200, 1900, 120),
+    "thumb_y": (690, 1220, 80),
     "area": (0.20, 0.60, 0.06),
 }
 

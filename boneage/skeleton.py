@@ -27,7 +27,7 @@ class Bone:
     profile: np.ndarray | None = None # (2, n): place along the axis 0 … 1, half width in hand units
     cortex: float = 0.012             # thickness at mid-shaft, hand units
     mineral: float = 1.0              # how much the bone absorbs
-    scar: tuple = (0., 0.)            # place along the axis and brightness of the closed plate's line
+    plate: tuple = (0., 0., 0., 0.)   # growth plate: place along the axis, brightness of its closing line, share of its width still open, thickness (hand units)
 
 # %% ../nbs/27_skeleton.ipynb #06-27-skeleton
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def placed(
 
 # %% ../nbs/27_skeleton.ipynb #13-27-skeleton
 SHAFTS = {   # kind: rows of place along the shaft (0 base … 1 head), infant's half width, adult's half width (shares of the base's)
-    "PP": ((0, .80, .84), (.03, .97, 1.0), (.10, .98, .92), (.22, .88, .72), (.45, .75, .53), (.66, .70, .48), (.82, .70, .54), (.92, .68, .69), (.975, .56, .68), (1, .34, .42)),
-    "DP": ((0, .82, .84), (.04, .98, 1.0), (.13, .90, .88), (.30, .66, .56), (.55, .50, .39), (.72, .46, .40), (.84, .46, .52), (.93, .40, .56), (.98, .30, .44), (1, .18, .24)),
-    "MC": ((0, .62, .78), (.03, .85, .96), (.10, .92, .94), (.24, .78, .70), (.45, .68, .51), (.65, .70, .53), (.80, .80, .70), (.91, .90, .93), (.97, .84, .92), (1, .62, .74)),
-    "forearm": ((0, .50, .46), (.40, .50, .46), (.62, .52, .47), (.78, .58, .53), (.86, .69, .64), (.92, .82, .79), (.96, .93, .92), (.985, 1.0, 1.0), (.996, .97, .97), (1, .82, .82)),
+    "PP": ((0, .66, .90), (.02, .90, 1.02), (.06, 1.0, .98), (.12, .95, .86), (.22, .86, .72), (.36, .76, .62), (.52, .69, .56), (.68, .66, .56), (.80, .67, .61), (.89, .69, .70), (.95, .66, .73), (.985, .54, .67), (1, .36, .46)),
+    "DP": ((0, .66, .90), (.02, .90, 1.02), (.07, .97, .96), (.16, .82, .76), (.30, .62, .55), (.48, .48, .41), (.64, .43, .37), (.76, .44, .42), (.86, .46, .53), (.93, .42, .55), (.98, .30, .44), (1, .18, .26)),
+    "MC": ((0, .42, .80), (.025, .72, .99), (.07, .92, 1.0), (.15, .93, .86), (.27, .76, .65), (.42, .62, .52), (.58, .59, .50), (.72, .66, .57), (.82, .80, .72), (.90, .92, .90), (.95, .92, .97), (.985, .78, .94), (1, .52, .80)),
+    "forearm": ((0, .46, .44), (.40, .46, .44), (.62, .47, .45), (.76, .50, .48), (.84, .58, .55), (.90, .71, .68), (.945, .86, .83), (.975, .97, .95), (.990, 1.0, 1.0), (.997, .97, .97), (1, .84, .84)),
 }
 
 @cache
@@ -86,10 +86,10 @@ def shaft_profile(
 
 # %% ../nbs/27_skeleton.ipynb #17-27-skeleton
 EPIPHYSES = {   # kind: corners of the grown epiphysis (across, from the growth plate)
-    "disc": ((-1, .10), (-.92, -.02), (0, .06), (.92, -.02), (1, .10), (1.0, .62), (.86, .98), (.3, .86), (-.3, .86), (-.86, .98), (-1.0, .62)),
-    "head": ((-1, .06), (-.92, -.02), (0, .05), (.92, -.02), (1, .06), (1.02, .45), (.86, .80), (.5, 1.0), (0, 1.06), (-.5, 1.0), (-.86, .80), (-1.02, .45)),
-    "radius": ((-1, .12), (-.9, -.02), (0, .03), (.9, -.02), (1, .10), (1.02, .70), (.90, 1.12), (.55, .98), (0, .72), (-.6, .62), (-1.0, .60)),
-    "ulna": ((-1, .05), (-.9, -.02), (0, .04), (.9, -.02), (1, .05), (1.0, .50), (.6, .80), (0, .78), (-.5, .98), (-.85, 1.30), (-1.02, .85)),
+    "disc": ((-1, .10), (-.92, -.02), (0, .0), (.92, -.02), (1, .10), (1.0, .62), (.86, .98), (.3, .86), (-.3, .86), (-.86, .98), (-1.0, .62)),
+    "head": ((-1, .06), (-.92, -.02), (0, -.01), (.92, -.02), (1, .06), (1.02, .45), (.86, .80), (.5, 1.0), (0, 1.06), (-.5, 1.0), (-.86, .80), (-1.02, .45)),
+    "radius": ((-1, .12), (-.9, -.02), (0, -.02), (.9, -.02), (1, .10), (1.02, .70), (.90, 1.12), (.55, .98), (0, .72), (-.6, .62), (-1.0, .60)),
+    "ulna": ((-1, .05), (-.9, -.02), (0, -.02), (.9, -.02), (1, .05), (1.0, .50), (.6, .80), (0, .78), (-.5, .98), (-.85, 1.30), (-1.02, .85)),
 }
 
 @cache
@@ -111,7 +111,7 @@ def epiphysis_outline(
     shape = (1 - formed)*round_start(len(corners)) + formed*corners
     rims = np.abs(corners[:, 0]) > 0.85
     shape[:, 1] -= 0.22*state.cap*rims*(corners[:, 1] < 0.2)
-    wide, high = half_width*state.width, height*max(state.height, 0.6*min(state.width, 0.4))
+    wide, high = half_width*state.width, height*min(1., state.height*(1.3 if kind == "head" else 1.12))
     middle = 0.5*(height - high)*(1 - formed)                       # a dot floats in the middle of its cartilage
     off_centre = 0.22*half_width*(1 - formed) if kind == "radius" else 0.
     return np.stack([wide*shape[:, 0] + off_centre, middle + high*shape[:, 1]], 1)
@@ -140,8 +140,8 @@ def tubular_bone(
     start, end = (joints[1], joints[0]) if plan.flip else joints
     length = math.dist(start, end)
     direction = (np.asarray(end) - start)/length
-    plate = plan.gaps[0] + plan.height*(0.62 + 0.38*grown)                  # where the growth plate lies
-    height, gap = plate - plan.gaps[0], 0.20*plan.width*(1.25 - 0.35*grown)*state.gap
+    plate = plan.gaps[0] + plan.height*((0.80 + 0.20*grown) if plan.cap in ("head", "radius") else (0.66 + 0.34*grown))                  # where the growth plate lies
+    height, gap = plate - plan.gaps[0], (0.12 if plan.flip else 0.14)*min(plan.width, .1)*(1.25 - 0.35*grown)*state.gap
     shaft_start, shaft_length = plate + gap/2, length - plate - gap/2 - plan.gaps[1]
     place, half = shaft_profile(plan.kind, grown, plan.width)
     if plan.kind in ("MC", "forearm") and plan.flip: place, half = 1 - place[::-1], half[::-1]
@@ -149,18 +149,18 @@ def tubular_bone(
     corners = np.r_[np.stack([half, along], 1), np.stack([-half[::-1], along[::-1]], 1)]
     outlines = [corners]
     if state.width > 0:
-        outlines.append(epiphysis_outline(plan.cap, state, plan.width, height - gap/2)*[1, -1] + [0, plate - gap/2])
-    if state.bridge > 0:
-        wide, reach = 0.97*plan.width*state.bridge, gap/2 + 0.25*height
+        outlines.append(epiphysis_outline(plan.cap, state, plan.width, height - gap/2)*[-1 if plan.flip else 1, -1] + [0, plate - gap/2])
+    if state.bridge > 0:                    # what is still open is drawn as a dark line, see `boneage.attenuation`
+        wide, reach = 1.0*plan.width, gap/2 + 0.25*height
         outlines.append(np.array([[-wide, plate - reach], [wide, plate - reach], [wide, plate + reach], [-wide, plate + reach]]))
     total = np.r_[[0, plate], along]/length, np.r_[[plan.width]*2, half]
     return Bone(name, tuple(placed(rounded(outline), start, direction) for outline in outlines), np.stack([start, end]), np.stack(total),
-                plan.width*(0.16 + 0.14*grown), mineral, (plate/length, state.scar))
+                plan.width*(0.17 + 0.14*grown), mineral, (plate/length, state.scar, (1 - state.bridge)*float(state.width > 0.8), gap/2))
 
 # %% ../nbs/27_skeleton.ipynb #24-27-skeleton
 DIGIT_WIDTHS = {"MC": (.078, .082, .080, .070, .068), "PP": (.078, .082, .084, .079, .071), "MP": (0, .064, .068, .066, .056), "DP": (.070, .053, .056, .055, .047)}
-DISTAL_LENGTHS = (.205, .170, .185, .182, .160)   # distal phalanges of an adult, hand units
-BASES = np.array([[.335, .375], [.205, .385], [.070, .372], [-.045, .358], [-.145, .325]])  # carpometacarpal joints of an adult
+DISTAL_LENGTHS = (.215, .170, .185, .182, .160)   # distal phalanges of an adult, hand units
+BASES = np.array([[.345, .350], [.203, .370], [.070, .356], [-.045, .342], [-.142, .312]])  # carpometacarpal joints of an adult
 
 @cache
 def digit_plan(
@@ -169,18 +169,18 @@ def digit_plan(
     "The plan of a tubular bone of the hand"
     kind, digit = bone[:2], int(bone[2])
     width = DIGIT_WIDTHS[kind][digit - 1]
-    if kind == "MC" and digit > 1: return Plan("MC", "head", True, width, 1.12*width, (.014, .008))
-    height, far = {"MC": (.80, .018), "PP": (.66, .012), "MP": (.66, .011), "DP": (.68, 0.)}[kind]
-    return Plan({"MP": "PP", "MC": "MC"}.get(kind, kind), "disc", False, width, height*width, (.012 if kind != "MC" else .018, far))
+    if kind == "MC" and digit > 1: return Plan("MC", "head", True, width, 1.22*width, (.009, .002))
+    height, far = {"MC": (.80, .014), "PP": (.66, .009), "MP": (.66, .009), "DP": (.68, 0.)}[kind]
+    return Plan({"MP": "PP", "MC": "MC"}.get(kind, kind), "disc", False, width, height*width, (.009 if kind != "MC" else .014, far))
 
 # %% ../nbs/27_skeleton.ipynb #27-27-skeleton
 CARPAL_SHAPES = {   # name: centre (x, y), outline about it; hand units, adult left hand
-    "capitate": ((.078, .232), ((-.058, .095), (0, .103), (.058, .088), (.062, .03), (.066, -.03), (.050, -.088), (0, -.108), (-.046, -.088), (-.052, -.02), (-.060, .04))),
+    "capitate": ((.066, .232), ((-.058, .095), (0, .103), (.058, .088), (.062, .03), (.066, -.03), (.050, -.088), (0, -.108), (-.046, -.088), (-.052, -.02), (-.060, .04))),
     "hamate": ((-.052, .236), ((-.092, .042), (-.055, .078), (.010, .094), (.060, .086), (.062, .0), (.052, -.076), (.022, -.090), (-.030, -.052), (-.080, -.004))),
-    "triquetrum": ((-.098, .118), ((-.062, .030), (-.034, .070), (.020, .052), (.062, .0), (.056, -.046), (.0, -.062), (-.050, -.040))),
-    "pisiform": ((-.112, .092), ((-.036, .0), (-.026, .036), (.010, .044), (.036, .020), (.034, -.024), (.0, -.044), (-.030, -.030))),
-    "lunate": ((.030, .062), ((-.072, .012), (-.045, .060), (.012, .046), (.058, .046), (.078, -.012), (.036, -.052), (-.034, -.050), (-.072, -.024))),
-    "scaphoid": ((.186, .128), ((-.094, -.040), (-.060, -.074), (.0, -.052), (.056, -.008), (.094, .040), (.088, .084), (.044, .086), (-.004, .052), (-.050, .042), (-.090, .004))),
+    "triquetrum": ((-.100, .112), ((-.062, .030), (-.034, .070), (.020, .052), (.062, .0), (.056, -.046), (.0, -.062), (-.050, -.040))),
+    "pisiform": ((-.114, .084), ((-.036, .0), (-.026, .036), (.010, .044), (.036, .020), (.034, -.024), (.0, -.044), (-.030, -.030))),
+    "lunate": ((.032, .044), ((-.072, .012), (-.045, .060), (.012, .046), (.058, .046), (.078, -.012), (.036, -.052), (-.034, -.050), (-.072, -.024))),
+    "scaphoid": ((.188, .120), ((-.094, -.040), (-.060, -.074), (.0, -.052), (.056, -.008), (.094, .040), (.088, .084), (.044, .086), (-.004, .052), (-.050, .042), (-.090, .004))),
     "trapezoid": ((.196, .290), ((-.056, .030), (-.020, .070), (.044, .060), (.058, -.012), (.038, -.060), (-.030, -.066), (-.054, -.020))),
     "trapezium": ((.296, .268), ((-.060, .0), (-.034, .058), (.030, .076), (.072, .036), (.054, -.034), (.012, -.066), (-.042, -.056))),
 }
@@ -197,7 +197,7 @@ def carpal_bone(
     radius = np.hypot(*shape.T)
     dot = shape*(radius.mean()/radius)[:, None]
     formed = smoothstep(size, 0.35, 0.98)
-    outline = size*((1 - formed)*dot + formed*1.06*shape)
+    outline = 1.12*size*((1 - formed)*dot + formed*1.14*shape)
     outline = outline @ np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     return Bone(name, (rounded(outline + centre),), cortex=0.007 + 0.003*formed, mineral=0.72 + 0.28*formed)
 
@@ -219,14 +219,14 @@ def draw_build(
     "A random individual and pose"
     normal = random.standard_normal
     lengths = 1 + 0.025*normal((5, 4)) + 0.02*normal()
-    spread, thumb = 0.055*normal(), 0.12*normal()
+    spread, thumb = 0.06*normal(), 0.06 + 0.13*normal()
     angles = np.clip(normal((5, 4)), -2.2, 2.2)*np.array([.012, .035, .03, .03])
-    angles[1:, 1] += spread*np.array([.9, 0., -.9, -1.9])
+    angles[1:, 1] += [.03, -.01, .03, .05] + spread*np.array([.9, 0., -.9, -1.9])
     angles[0] += [0.5*thumb, thumb, 0.10*normal(), 0.10*normal()]
     angles[0, 1:] = np.maximum(angles[0, 1:], -0.22)
-    if random.random_sample() < 0.25:                                     # bent fingers
+    if random.random_sample() < 0.15:                                     # bent fingers
         digits = random.random_sample(5) < 0.6
-        lengths[digits, 2:] *= 1 - 0.28*random.random_sample((digits.sum(), 1))
+        lengths[digits, 2:] *= 1 - 0.22*random.random_sample((digits.sum(), 1))
     return Build(lengths, angles, 1 + 0.07*normal(), 1 + 0.04*normal(), 0.08*normal(), normal((8, 3))*[.006, .006, .08])
 
 # %% ../nbs/27_skeleton.ipynb #33-27-skeleton
@@ -251,7 +251,7 @@ def digit_joints(
     return chains
 
 # %% ../nbs/27_skeleton.ipynb #35-27-skeleton
-FAT = ((0, 1.5), (12, 1.42), (30, 1.32), (72, 1.16), (108, 1.0), (144, .95), (216, 1.0))  # soft tissue by age, our reading
+FAT = ((0, 1.5), (12, 1.42), (30, 1.32), (72, 1.16), (108, 1.02), (144, 1.0), (216, 1.04))  # soft tissue by age, our reading
 FINGER_RADII = np.array([[.135, .108, .098, .080, .070], [.100, .092, .086, .070, .062], [.100, .093, .088, .073, .064], [.096, .089, .083, .069, .061], [.094, .080, .073, .061, .054]])
 
 def finger_skin(
@@ -278,11 +278,11 @@ def palm_skin(
     out = 0.5 + 0.5*fat
     web = [0.5*(0.58*left[1] + 0.42*left[2] + 0.58*right[1] + 0.42*right[2]) for left, right in zip(fingers[::-1], fingers[-2::-1])]
     ulnar, radial = fingers[-1][1], fingers[0][1]
-    hand = [[-.245*out, .02], [-.300*out, .15], [-.375*out, .34], [ulnar[0] - .095*out, .60], ulnar + [-.105*out, .0], ulnar + [-.09*fat, .1], *web,
+    hand = [[-.225*out, .02], [-.285*out, .15], [-.362*out, .34], [ulnar[0] - .080*out, .60], ulnar + [-.095*out, .0], ulnar + [-.09*fat, .1], *web,
             radial + [.09*fat, .12], radial + [.105*out, .0], radial*.65 + thumb[1]*.35 + [.05, -.02], radial*.22 + thumb[1]*.78 + [0, .03],
-            thumb[1], thumb[0] + [.105*out, -.02], [.345*out + .02, .10], [.305*out, .0]]
+            thumb[1], thumb[0] + [.115*out, -.03], [.385*out + .01, .10], [.355*out, .0]]
     cos, sin = math.cos(wrist), math.sin(wrist)
-    forearm = np.array([[.285*fat, -.15], [.325*fat, -.9], [.40*fat, -2.8], [-.40*fat, -2.8], [-.29*fat, -.9], [-.225*fat, -.15]])
+    forearm = np.array([[.335*fat, -.15], [.345*fat, -.9], [.41*fat, -2.8], [-.40*fat, -2.8], [-.29*fat, -.9], [-.215*fat, -.15]])
     forearm = (forearm - [.03, .05]) @ np.array([[cos, sin], [-sin, cos]]) + [.03, .05]
     return np.r_[np.array(hand), forearm]
 
@@ -295,11 +295,11 @@ def forearm_bones(
     "Distal radius and ulna"
     cos, sin = math.cos(build.wrist), math.sin(build.wrist)
     turn = lambda points: (np.array(points) - [.03, .05]) @ np.array([[cos, sin], [-sin, cos]]) + [.03, .05]
-    radius = Plan("forearm", "radius", True, .158*build.girth, .118, (.004, 0.))
+    radius = Plan("forearm", "radius", True, .155*build.girth, .135, (.004, 0.))
     ulna = Plan("forearm", "ulna", True, .086*build.girth, .090, (.004, 0.))
     mineral = 0.92 + 0.08*grown
-    return [tubular_bone("distal_ulna", ulna, turn([[-.125, -2.8], [-.108, -.045]]), epiphysis_of(maturity, "distal_ulna"), grown, mineral),
-            tubular_bone("distal_radius", radius, turn([[.13, -2.8], [.150, .028]]), epiphysis_of(maturity, "distal_radius"), grown, mineral)]
+    return [tubular_bone("distal_ulna", ulna, turn([[-.145, -2.8], [-.110, -.050]]), epiphysis_of(maturity, "distal_ulna"), grown, mineral),
+            tubular_bone("distal_radius", radius, turn([[.165, -2.8], [.150, .030]]), epiphysis_of(maturity, "distal_radius"), grown, mineral)]
 
 # %% ../nbs/27_skeleton.ipynb #39-27-skeleton
 def round_bones(
@@ -336,7 +336,7 @@ def grow_hand(
     fat = build.fat*float(np.interp(maturity.bone_age, *zip(*FAT)))*(1. if maturity.sex == "M" else .97)
     chains, bones = digit_joints(maturity, build), forearm_bones(maturity, build, grown)
     bones += round_bones(maturity, build, chains)
-    girth = build.girth*(1. if maturity.sex == "M" else .96)
+    girth = build.girth*(1. if maturity.sex == "M" else .96)*float(np.interp(maturity.bone_age, (12, 60, 140), (.80, .85, .96)))
     for digit, chain in enumerate(chains, 1):
         for kind, joints in zip(("MC", "PP", "DP") if digit == 1 else ("MC", "PP", "MP", "DP"), zip(chain, chain[1:])):
             plan = digit_plan(f"{kind}{digit}")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Augmentation', 'sample_matrices', 'warp_batch', 'sample_tables', 'apply_tables', 'epoch_seed', 'ArrayLoader',
            'pick_device', 'fast_bfloat16', 'CheckpointError', 'Checkpoint', 'write_checkpoint', 'read_checkpoint',
-           'digest', 'Schedule', 'DivergedError', 'epoch_line', 'fit']
+           'digest', 'fresh_network', 'Schedule', 'DivergedError', 'epoch_line', 'fit']
 
 # %% ../nbs/40_training.ipynb #03-40-training
 import hashlib
@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,12 +22,13 @@ import pandas as pd
 import torch
 from fastai.basics import Callback, DataLoaders, Learner, OptimWrapper
 from fastai.callback.channelslast import ChannelsLast
-from fastai.callback.schedule import combined_cos  # noqa: F401  gives Learner its fit_one_cycle
+from fastai.callback import progress, schedule  # noqa: F401  these give Learner its no_bar and fit_one_cycle
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
+from .networks import build_network
 from .radiographs import publish
 
 # %% ../nbs/40_training.ipynb #06-40-training
@@ -236,6 +237,16 @@ def _words(thing):
     return words if len(words) <= 100 else f"{words[:60]}… {digest(words)}"
 
 # %% ../nbs/40_training.ipynb #39-40-training
+def fresh_network(
+    config:dict,      # what `build_network` takes
+    seed:int,
+) -> nn.Module:
+    "A new network whose first weights depend on `seed` alone; the caller's random numbers stay as they are"
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return build_network(config)
+
+# %% ../nbs/40_training.ipynb #42-40-training
 @dataclass(frozen=True)
 class Schedule:
     "How long and how fast a network learns"
@@ -243,11 +254,11 @@ class Schedule:
     learning_rate:float = 3e-3   # at the peak of the cycle
     weight_decay:float = 0.01
 
-# %% ../nbs/40_training.ipynb #42-40-training
+# %% ../nbs/40_training.ipynb #45-40-training
 class DivergedError(ValueError):
     "A fit's loss became NaN or infinite"
 
-# %% ../nbs/40_training.ipynb #43-40-training
+# %% ../nbs/40_training.ipynb #46-40-training
 class _Keeper(Callback):
     "Seeds every epoch, keeps the history, publishes the checkpoints"
     order = 55  # after the Recorder, whose numbers it takes
@@ -276,7 +287,7 @@ class _Keeper(Callback):
         write_checkpoint(self.path, Checkpoint(row["epoch"] + 1, self.kept_network.state_dict(), optimizer, self.history, self.made_with))
         if self.report: self.report(epoch_line(row, self.n_epoch))
 
-# %% ../nbs/40_training.ipynb #45-40-training
+# %% ../nbs/40_training.ipynb #48-40-training
 def epoch_line(
     row:dict,    # of the history
     epochs:int,  # how many there will be
@@ -285,7 +296,7 @@ def epoch_line(
     numbers = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in row.items() if k not in ("epoch", "learning_rate", "seconds"))
     return f"epoch {row['epoch'] + 1} of {epochs}: {numbers} ({row['seconds']:.1f} s)"
 
-# %% ../nbs/40_training.ipynb #48-40-training
+# %% ../nbs/40_training.ipynb #51-40-training
 def _continue_from(path, made_with, stale):
     "The checkpoint at `path` when it belongs to this fit; an empty one when there is none"
     fresh = Checkpoint(0, {}, {}, [], made_with)
@@ -300,7 +311,7 @@ def _continue_from(path, made_with, stale):
         raise
     return found
 
-# %% ../nbs/40_training.ipynb #49-40-training
+# %% ../nbs/40_training.ipynb #52-40-training
 def _made_with(network, train, valid, loss, schedule, seed):
     "Everything that a fit depends on, in short strings"
     loaders = {"train": train, "validation": valid} if valid else {"train": train}
@@ -311,7 +322,7 @@ def _made_with(network, train, valid, loss, schedule, seed):
         words[f"{name} batches"] = f"{loader.batch_size} {loader.seed} {loader.shuffle} {_words(loader.prepare)}"
     return words
 
-# %% ../nbs/40_training.ipynb #50-40-training
+# %% ../nbs/40_training.ipynb #53-40-training
 def _learner(network, train, valid, loss, schedule, metrics, start):
     "A fastai Learner at the point where `start` left off"
     optimizer = partial(OptimWrapper, opt=partial(torch.optim.AdamW, fused=True))
@@ -329,7 +340,7 @@ def _learner(network, train, valid, loss, schedule, metrics, start):
         learner.opt.load_state_dict(state)
     return learner
 
-# %% ../nbs/40_training.ipynb #51-40-training
+# %% ../nbs/40_training.ipynb #54-40-training
 def fit(
     network:nn.Module,        # as built, fresh or fitted before; fitted in place
     train:ArrayLoader,        # its device is where the fit runs

@@ -33,6 +33,7 @@ class CohortSettings:
     test: int = 300               # phantoms: the frozen set `hard`; folder: those held out besides, where no test set is in DATA
     shape: tuple = (512, 400)     # phantoms: height and width of a plate, pixels
     phantoms: int = 0             # folder: phantoms that segmentation and key points are fitted on besides the annotations
+    composites: int = 0           # folder: plates made from the cut-out hands that lie in DATA, for the same purpose
 
 # %% ../nbs/33_workspace.ipynb #07-33-workspace
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 PROJECT = Path(__file__).absolute().parent.parent
 VENV = PROJECT/".venv"
 PYTHON = VENV/"bin"/"python"
+SYSTEM_PYTHON = getattr(sys, "_base_executable", sys.executable)  # also where .venv is active
 DONE = VENV/"boneage-done"              # holds the fingerprint of what was installed
 UNFINISHED = VENV/"boneage-unfinished"  # there while an installation is under way
 REQUIREMENTS = "settings.ini", "setup.py", "pyproject.toml", "constraints.txt"
@@ -24,7 +25,7 @@ def fingerprint() -> str:
 
 def run(*command, **environment) -> bool:
     "Run a command in the project, its words going to the terminal; whether it succeeded"
-    return subprocess.run([str(part) for part in command], cwd=PROJECT, env=os.environ | environment).returncode == 0
+    return subprocess.run([str(part) for part in command], cwd=PROJECT, env=os.environ | environment, close_fds=False).returncode == 0
 
 
 def make_venv():
@@ -32,7 +33,7 @@ def make_venv():
     if UNFINISHED.exists() or DONE.exists(): shutil.rmtree(VENV)
     VENV.mkdir(exist_ok=True)
     UNFINISHED.touch()
-    if not run(sys.executable, "-m", "venv", VENV): sys.exit(f"{sys.executable} -m venv failed: install your system's venv package (Debian: python3-venv) and try again")
+    if not run(SYSTEM_PYTHON, "-m", "venv", VENV): sys.exit(f"{SYSTEM_PYTHON} -m venv failed: install your system's venv package (Debian: python3-venv) and try again")
 
 
 def install() -> bool:
@@ -50,6 +51,7 @@ def main():
     (PROJECT/"build").mkdir(exist_ok=True)
     with open(PROJECT/"build"/"install.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        os.set_inheritable(lock.fileno(), True)  # a child that outlives this process holds it too
         if DONE.exists() and not UNFINISHED.exists() and DONE.read_text() == fingerprint(): return
         print("Installing into .venv (once) …", flush=True)
         make_venv()

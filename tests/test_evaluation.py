@@ -1,0 +1,157 @@
+"""What the numbers of a report promise, whatever the predictions are: checked on random predictions."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from boneage.bone_age import ablation, grid
+from boneage.claims import mae_step, read_paper, relative_cost
+from boneage.ensembles import vote
+from boneage.evaluation import (SCHEMA, bland_altman, ensemble_predictions, fit_voting_rule, fit_voting_rules, gather_predictions,
+                                mae_difference, mean_absolute_error, score, share, vote_weights, voted_predictions)
+
+
+def random_predictions(n=300, seed=0, spread=8.0):
+    "The long table of all twenty models with random errors"
+    rng = np.random.default_rng(seed)
+    patients = pd.DataFrame({"id": [f"p{i}" for i in range(n)], "sex": rng.choice(["M", "F"], n), "bone_age": rng.uniform(10, 220, n),
+                             "split": rng.choice(["validation", "test"], n)})
+    tables = []
+    for name in (*grid(), *ablation()):
+        rows = patients if name.sex == "both" else patients[patients.sex == name.sex[0].upper()]
+        tables.append(rows.assign(predicted=rows.bone_age + rng.normal(0, spread, len(rows)), model=str(name), input=name.input,
+                                  region=name.region, sex_model=name.sex, head=name.head))
+    return pd.concat(tables, ignore_index=True)[list(SCHEMA)]
+
+
+def test_perfect_predictions_have_no_error():
+    perfect = random_predictions(spread=0.0)
+    assert (score(perfect, by=("model",))[["mae", "low", "high", "rmse", "bias"]].to_numpy() == 0).all()
+    assert (score(ensemble_predictions(perfect), by=("model",)).mae < 1e-9).all()
+    rules = fit_voting_rules(perfect)
+    assert np.allclose(voted_predictions(perfect, rules).eval("predicted - bone_age"), 0)
+    assert all(rule.half_width == pytest.approx(0, abs=1e-9) for rule in rules.values())
+
+
+def test_95_percent_intervals_hold_the_expectation_about_95_times_in_100():
+    expected = 8 * np.sqrt(2 / np.pi)
+    rng = np.random.default_rng(0)
+    held = [e.low <= expected <= e.high for e in (mean_absolute_error(np.zeros(200), rng.normal(0, 8, 200), seed=s) for s in range(200))]
+    assert 0.90 <= np.mean(held) <= 0.99
+
+
+def test_the_interval_narrows_with_the_square_root_of_the_number_of_radiographs():
+    rng = np.random.default_rng(1)
+    few, many = (mean_absolute_error(np.zeros(n), rng.normal(0, 8, n)) for n in (200, 3200))
+    assert (few.high - few.low) / (many.high - many.low) == pytest.approx(4, rel=0.35)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_difference_changes_sign_with_its_order_and_is_zero_for_a_model_with_itself(seed):
+    rng = np.random.default_rng(seed)
+    truth, first, second = rng.uniform(0, 230, (3, 100))
+    forth, back = mae_difference(truth, first, second), mae_difference(truth, second, first)
+    assert forth.value == pytest.approx(-back.value)
+    assert (forth.low, forth.high) == pytest.approx((-back.high, -back.low), abs=0.5)
+    assert mae_difference(truth, first, first).value == 0
+
+
+def test_shifting_all_predictions_is_all_bias():
+    truth = np.linspace(10, 220, 50)
+    agreement = bland_altman(truth, truth - 4)
+    assert (agreement.bias, agreement.low, agreement.high) == pytest.approx((-4, -4, -4))
+
+
+def test_an_ensemble_of_identical_models_is_that_model():
+    same = random_predictions().assign(predicted=lambda t: t.bone_age + 3)
+    ensembles = ensemble_predictions(same)
+    assert ensembles.model.nunique() == 9
+    assert np.allclose(ensembles.predicted, ensembles.bone_age + 3)
+
+
+def test_ensembles_err_less_than_their_members_when_errors_are_independent():
+    predictions = random_predictions()
+    members = score(predictions[predictions.input == "registered"], by=("model",)).mae
+    assert score(ensemble_predictions(predictions), by=("model",)).mae.max() < members.min()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("k", [1, 2, 12])
+def test_vote_weights_are_shares_and_no_worse_than_any_single_model(seed, k):
+    rng = np.random.default_rng(seed)
+    errors = rng.normal(rng.normal(0, 3, (k, 1)), rng.uniform(2, 20, (k, 1)), (k, 150))
+    weights = vote_weights(errors, shrinkage=0)
+    assert weights.sum() == pytest.approx(1) and (weights >= 0).all()
+    assert ((weights @ errors) ** 2).mean() <= (errors**2).mean(axis=1).min() + 1e-9
+
+
+def test_votes_lie_between_their_members():
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(10, 220, 100)
+    months = truth + rng.normal(0, 10, (4, 100))
+    rule = fit_voting_rule(months, truth, "abcd")
+    voted = vote(months, rule)
+    assert (voted >= months.min(axis=0) - 1e-9).all() and (voted <= months.max(axis=0) + 1e-9).all()
+
+
+@pytest.mark.parametrize("noise", ["normal", "heavy-tailed"])
+def test_conformal_intervals_hold_ninety_percent_of_unseen_radiographs(noise):
+    rng = np.random.default_rng(3)
+    draw = {"normal": lambda *shape: rng.normal(0, 8, shape), "heavy-tailed": lambda *shape: 5 * rng.standard_t(3, shape)}[noise]
+    held = []
+    for _ in range(10):
+        truth = rng.uniform(10, 220, 700)
+        months = truth + draw(6, 700)
+        rule = fit_voting_rule(months[:, :200], truth[:200], "abcdef")
+        held.append((np.abs(vote(months[:, 200:], rule) - truth[200:]) <= rule.half_width).mean())
+    assert np.mean(held) == pytest.approx(0.9, abs=0.03)
+
+
+def test_rules_are_fitted_on_the_models_that_may_vote():
+    rules = fit_voting_rules(random_predictions().query("split == 'validation'"))
+    assert {key: {name.split("-")[2] for name in rule.members} for key, rule in rules.items()} == {
+        "M": {"male", "both"}, "F": {"female", "both"}, "none": {"both"}}
+    assert all(name.startswith("registered-") for rule in rules.values() for name in rule.members)
+
+
+def test_unlabelled_test_radiographs_are_predicted_and_not_scored():
+    predictions = random_predictions()
+    rules = fit_voting_rules(predictions.query("split == 'validation'"))
+    asked = predictions.query("split == 'test'").assign(bone_age=np.nan)
+    voted = voted_predictions(asked, rules)
+    assert len(voted) == asked.id.nunique() and voted.predicted.notna().all()
+    assert len(score(voted)) == 1 and score(voted).n.item() == 0
+
+
+def test_predictions_survive_the_files(tmp_path):
+    predictions = random_predictions(40)
+    for model, rows in predictions.groupby("model"):
+        (tmp_path / model).mkdir()
+        rows[["id", "sex", "bone_age", "predicted", "split"]].to_csv(tmp_path / model / "predictions.csv", index=False)
+    (tmp_path / "segmentation").mkdir()
+    gathered = gather_predictions(tmp_path)
+    key = ["model", "id"]
+    pd.testing.assert_frame_equal(gathered.sort_values(key, ignore_index=True), predictions.sort_values(key, ignore_index=True), check_dtype=False)
+    assert set(gather_predictions(tmp_path, "test").split) == {"test"}
+
+
+def test_claims_know_their_direction():
+    rng = np.random.default_rng(0)
+    good = pd.DataFrame({"id": np.arange(500).astype(str), "bone_age": rng.uniform(20, 200, 500)})
+    good["predicted"] = good.bone_age + rng.normal(0, 5, 500)
+    bad = good.assign(predicted=good.bone_age + 1.5 * (good.predicted - good.bone_age))
+    assert mae_step(bad, good, "bad > good")["verdict"] == "holds"
+    assert mae_step(good, bad, "good > bad")["verdict"] == "does not hold"
+    assert relative_cost(bad, good).value == pytest.approx(50)
+
+
+def test_a_share_of_none_is_unknown_and_a_full_share_is_not_certain():
+    assert np.isnan(share([]).value)
+    assert share(np.ones(20, bool)).low < 1
+
+
+def test_every_number_of_the_paper_has_its_place(request):
+    paper = read_paper(request.config.rootpath / "reports" / "paper.yml")
+    assert all(said.where for said in paper.values())
+    assert (paper["mae_registered"].value, paper["mae_test"].value) == (8.08, 4.97)
+    assert paper["mae_cell"].value is None and paper["mae_stage"].value is None  # not in the text, never to be filled in

@@ -1,0 +1,70 @@
+"Build the site of a run: the story, its executed reports and the library's notebooks; with Quarto where it is installed, otherwise with smalldocs"
+import argparse
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from latex2mathml.converter import convert
+from site_pages import assemble
+
+FORMULA = re.compile(r'<span class="math (inline|display)">\s*\\[(\[](.*?)\\[)\]]\s*</span>', re.S)
+TAG = re.compile(r"\\tag\{([^}]*)\}")
+KATEX = re.compile(r'<(?:link|script)[^>]*katex[^>]*>(?:</script>)?')
+OURS = re.compile("html-math-method|execute.enabled")  # formulas are drawn here, and nothing is executed
+
+
+def mathml(match) -> str:
+    "A formula that the browser draws by itself; smalldocs leaves it to a script from elsewhere"
+    source = html.unescape(match[2]).strip()
+    number = TAG.search(source)
+    drawn = convert(TAG.sub("", source), display="block" if match[1] == "display" else "inline")
+    return f'<span class="equation">{drawn}<span>({number[1]})</span></span>' if number else drawn
+
+
+def render(folder: Path) -> Path:
+    "Render what lies in `folder`; the folder of the finished site"
+    quarto = shutil.which("quarto")
+    command = [quarto, "render", folder, "--quiet"] if quarto else [sys.executable, "-m", "smalldocs.cli", "render", "--quiet", folder]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode: sys.exit(f"The site could not be rendered: {(done.stderr or done.stdout).strip()}")
+    for line in done.stderr.splitlines():
+        if not OURS.search(line): print(f"  {line}", file=sys.stderr)
+    site = folder/"rendered"
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        if "katex" in text: page.write_text(KATEX.sub("", FORMULA.sub(mathml, text)), encoding="utf-8")
+    index = site/"search.json"
+    if index.is_file(): (site/"search.js").write_text(f"window.searchIndex = {json.dumps(json.loads(index.read_text(encoding='utf-8')))};", encoding="utf-8")
+    return site
+
+
+def publish(site: Path, out: Path):
+    "Put the finished site in the place of the old one: nobody meets a half-written page"
+    old = out.with_name(out.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists(): out.rename(old)
+    site.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def main(arguments=None):
+    "`build_site.py --root work/phantom --out work/phantom/site`"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path("work/phantom"), help="workspace of the run whose reports are shown")
+    parser.add_argument("--out", type=Path, help="folder of the finished site (default: site/ in the workspace)")
+    chosen = parser.parse_args(arguments)
+    out = (chosen.out or chosen.root/"site").absolute()
+    building = out.with_name(out.name + ".building")
+    shutil.rmtree(building, ignore_errors=True)  # of a build that was cut short
+    building.mkdir(parents=True)
+    assemble(chosen.root, building)
+    publish(render(building), out)
+    shutil.rmtree(building)
+    print(f"The site: {(out/'index.html').as_uri()}")
+
+
+if __name__ == "__main__": main()
