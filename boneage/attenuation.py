@@ -49,12 +49,13 @@ def tube(
     "What a ray meets in a flattened tube"
     off = np.maximum(half - depth, 0)
     inside = np.maximum(half - cortex, 1e-3)
-    outer = thick*np.sqrt(np.maximum(1 - (off/np.maximum(half, 1e-3))**3, 0))
-    inner = np.maximum(thick - cortex, 0)*np.sqrt(np.maximum(1 - (off/inside)**3, 0))
+    across, within = off/np.maximum(half, 1e-3), off/inside
+    outer = thick*np.sqrt(np.maximum(1 - across*across*across, 0))
+    inner = np.maximum(thick - cortex, 0)*np.sqrt(np.maximum(1 - within*within*within, 0))
     return 2*(outer - inner), 2*inner
 
 # %% ../nbs/28_attenuation.ipynb #12-28-attenuation
-CORTEX, SPONGE, MARROW = 3.9, 1.85, 1.25   # absorption of a hand unit of cortex, of spongy bone at the ends, of the shaft's marrow, where soft tissue has 1
+CORTEX, SPONGE, MARROW = 4.2, 1.35, 0.85   # absorption of a hand unit of cortex, of spongy bone at the ends, of the shaft's marrow, where soft tissue has 1
 
 def bone_absorption(
     bone:Bone,
@@ -70,7 +71,7 @@ def bone_absorption(
     depth = np.maximum(cv2.distanceTransform(filled, cv2.DIST_L2, 5) - 0.5, 0)
     zoom = zoom_of(canvas_from_hand)
     if bone.axis is None:
-        half, cortex, spongy, line = max(float(depth.max()), 1.), np.float32(bone.cortex*zoom), SPONGE, 0.
+        half, cortex, spongy, line = max(float(depth.max()), 1.), np.float32(bone.cortex*zoom), 1.4*SPONGE, 0.       # carpals are spongy throughout
     else:
         place = axis_place(bone, canvas_from_hand, window)
         half = np.interp(place, *bone.profile).astype(np.float32)*np.float32(zoom)
@@ -95,7 +96,7 @@ def plate_line(
     spot, scar, still_open, thickness = bone.plate
     if scar == 0 and still_open == 0: return np.float32(0)
     away = (place - np.float32(spot))*np.float32(zoom*math.dist(*bone.axis))
-    line = np.float32(0.22*scar)*np.exp(-(away/2)**2)
+    line = np.float32(0.16*scar)*np.exp(-(away/max(2., 0.006*zoom))**2)
     if still_open > 0:
         side = np.clip((np.float32(still_open*1.3) - depth)/np.float32(0.3), 0, 1)
         dark = min(0.85, 0.35 + thickness*zoom/3)
@@ -127,8 +128,10 @@ def bone_grain(
     tile = 1 + tile*np.float32(strength/tile.std())
     size = max(1., zoom_of(canvas_from_hand)/330.)
     upright = canvas_from_hand[:2, :2]/zoom_of(canvas_from_hand)
-    matrix = np.c_[size*upright, [shape[1]/2, shape[0]/2]]
-    return cv2.warpAffine(tile, matrix, shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    reach = math.ceil(math.hypot(*shape)/2/size) + 2
+    wide = np.tile(tile, (-(-2*reach//160),)*2)                     # much faster than warping with BORDER_WRAP
+    matrix = np.c_[size*upright, np.array([shape[1]/2, shape[0]/2]) - size*upright @ [reach, reach]]
+    return cv2.warpAffine(wide, matrix, shape[::-1], flags=cv2.INTER_LINEAR, borderValue=1)
 
 # %% ../nbs/28_attenuation.ipynb #20-28-attenuation
 def limb_outlines(
@@ -160,7 +163,7 @@ def skin_field(
     return sharp[pad:-pad, pad:-pad]
 
 # %% ../nbs/28_attenuation.ipynb #23-28-attenuation
-THICKNESS = ((-2.5, .45), (-1., .41), (-.35, .36), (-.05, .31), (.2, .28), (.5, .25), (.85, .215), (1.1, .155), (1.4, .135), (1.9, .115))  # by y, hand units
+THICKNESS = ((-2.5, .45), (-1., .41), (-.35, .36), (-.05, .31), (.2, .28), (.5, .25), (.85, .22), (1.1, .17), (1.4, .155), (1.9, .14))  # by y, hand units
 
 def soft_tissue(
     field:np.ndarray,            # (H, W) of `skin_field`
@@ -201,6 +204,6 @@ def absorb(
         (left, top, right, bottom), absorbed = drawn
         under = canvas[top:bottom, left:right]
         under += absorbed - np.float32(0.65)*np.minimum(under, absorbed)      # overlapping bones are thinner than apart
-    bones = cv2.resize(cv2.GaussianBlur(canvas, (0, 0), 0.9), shape[::-1], interpolation=cv2.INTER_AREA)
+    bones = cv2.GaussianBlur(cv2.resize(canvas, shape[::-1], interpolation=cv2.INTER_AREA), (0, 0), 0.5)
     fat = 0.76 + 0.24*smoothstep(hand.maturity.bone_age, 0, 110)
     return soft_tissue(field, image_from_hand, fat), bones*mask, mask

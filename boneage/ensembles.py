@@ -30,6 +30,7 @@ class VotingRule:
     def __post_init__(self):
         object.__setattr__(self, "members", tuple(self.members))
         object.__setattr__(self, "weights", tuple(float(weight) for weight in self.weights))
+        object.__setattr__(self, "half_width", float(self.half_width))
         if len(self.members) != len(self.weights) or not self.members:
             raise RuleError(f"A voting rule needs one weight for each member; got {len(self.weights)} weights for {len(self.members)} members.")
         if not all(math.isfinite(weight) and weight >= 0 for weight in self.weights) or not sum(self.weights) > 0:

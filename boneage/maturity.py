@@ -116,7 +116,7 @@ def epiphysis_of(
     since, left = maturity.since(bone, "appear"), -maturity.since(bone, "fuse")
     if since <= 0: return Epiphysis()
     span = since + max(0., left - 62)                 # from its appearance until it is as wide as the shaft
-    grown = 1. if left < 62 else (since/span)**0.55
+    grown = 1. if left < 62 else (since/span)**(0.30 if bone == "distal_radius" else 0.40)
     bridging = 15. if bone in TUBULAR else 26.        # months that the closing takes
     return Epiphysis(
         width=(0.16 + 0.84*grown) + 0.08*smoothstep(-left, -62, -30) - 0.06*smoothstep(-left, -10, 15),

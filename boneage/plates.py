@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CLEAN', 'Rates', 'rates_from', 'Defects', 'draw_pose_defects', 'draw_exposure_defects', 'draw_defects',
-           'visible_points', 'place_hand', 'tone', 'tilted_box', 'collimate', 'add_borders', 'marker_patch',
-           'add_marker', 'digitise', 'expose']
+           'visible_points', 'place_hand', 'add_gradient', 'tone', 'tilted_box', 'collimate', 'add_borders',
+           'marker_patch', 'add_marker', 'digitise', 'expose']
 
 # %% ../nbs/29_plates.ipynb #02-29-plates
 import math
@@ -99,7 +99,7 @@ def draw_exposure_defects(
     dim, floor, grey, slope, direction = uniform(.06, .17), uniform(0, .25), uniform(.15, .55), uniform(.12, .35), uniform(0, 2*math.pi)
     noise, blur = (uniform(.012, .035) if happens(rates.noisy) else uniform(.002, .007)), (uniform(.7, 1.6) if happens(rates.blurred) else 0.)
     clean = rates == CLEAN
-    contrast, peak, black = uniform(.8, 1.25), uniform(.75, 1.15), uniform(0, .06)
+    contrast, peak, black = uniform(.8, 1.25), uniform(.6, 1.0), uniform(0, .05)
     values = dict(inverted=happens(rates.inverted), noise=0.003 if clean else noise, blur=blur)
     if not clean: values |= dict(contrast=contrast, peak=peak, background=black)
     if happens(rates.dim): values |= dict(dim=dim, floor=floor)
@@ -165,6 +165,18 @@ def place_hand(
     return compose(translation(*slack), np.diag([zoom, zoom, 1.]), translation(*-low), turn)
 
 # %% ../nbs/29_plates.ipynb #20-29-plates
+def add_gradient(
+    plate:np.ndarray,   # float32 (H, W)
+    across:float,       # change to the right
+    down:float,         # change downwards
+) -> np.ndarray:
+    "A plate that was not lit evenly: one side brighter, hand and background alike"
+    height, width = plate.shape
+    x, y = np.linspace(-1, 1, width, dtype=np.float32)[None], np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    slope = np.float32(across)*x + np.float32(down)*y
+    return plate*(1 + slope) + np.float32(0.35)*(slope + np.float32(abs(across) + abs(down)))
+
+# %% ../nbs/29_plates.ipynb #22-29-plates
 def tone(
     soft:np.ndarray,    # (H, W) soft tissue, hand units
     bones:np.ndarray,   # (H, W) bone, hand units of soft tissue
@@ -175,18 +187,16 @@ def tone(
     path = soft + bones
     sample = path[::4, ::4][mask[::4, ::4]]
     densest = float(np.percentile(sample, 99)) if sample.size else 1.
-    grey = np.power(path/np.float32(densest), np.float32(0.92*defects.contrast))*np.float32(0.96)
-    grey = np.float32(1.08)*grey/(1 + np.float32(0.12)*grey)
+    grey = np.power(path/np.float32(densest), np.float32(1.2*defects.contrast))
+    grey = np.float32(1.1)*grey/(1 + np.float32(0.1)*grey)
     height, width = grey.shape
     small = cv2.resize(grey, (max(width//16, 1), max(height//16, 1)), interpolation=cv2.INTER_AREA)
     scatter = cv2.resize(cv2.GaussianBlur(small, (0, 0), 1.8), (width, height), interpolation=cv2.INTER_LINEAR)
     base = np.float32(defects.background)
-    across, down = defects.gradient
     plate = base + (np.float32(defects.peak) - base)*(grey + np.float32(0.05)*scatter)
-    if across or down: plate = plate*(1 + np.float32(across)*np.linspace(-1, 1, width, dtype=np.float32)[None] + np.float32(down)*np.linspace(-1, 1, height, dtype=np.float32)[:, None]) + np.float32(0.25*math.hypot(across, down))*(1 + np.linspace(-1, 1, height, dtype=np.float32)[:, None]*np.float32(down/max(math.hypot(across, down), 1e-6)))/2
-    return plate
+    return add_gradient(plate, *defects.gradient) if any(defects.gradient) else plate
 
-# %% ../nbs/29_plates.ipynb #23-29-plates
+# %% ../nbs/29_plates.ipynb #25-29-plates
 def tilted_box(
     low,            # (x, y) of the upper left corner, pixels
     high,           # (x, y) of the lower right corner
@@ -197,7 +207,7 @@ def tilted_box(
     corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], float)
     return transform(corners, rotation(degrees, ((left + right)/2, (top + bottom)/2)))
 
-# %% ../nbs/29_plates.ipynb #24-29-plates
+# %% ../nbs/29_plates.ipynb #26-29-plates
 def collimate(
     plate:np.ndarray,   # float32 (H, W)
     mask:np.ndarray,    # bool (H, W)
@@ -219,7 +229,7 @@ def collimate(
         plate = plate + np.float32(defects.edges)*cv2.GaussianBlur(line, (0, 0), 1.8).astype(np.float32)/255
     return plate, mask if defects.collimator == "veil" else mask & (field > 0)
 
-# %% ../nbs/29_plates.ipynb #25-29-plates
+# %% ../nbs/29_plates.ipynb #27-29-plates
 def add_borders(
     plate:np.ndarray,   # float32 (H, W)
     mask:np.ndarray,    # bool (H, W)
@@ -235,7 +245,7 @@ def add_borders(
     soft = cv2.GaussianBlur(film, (0, 0), 0.8).astype(np.float32)/255
     return plate*soft + np.float32(level)*(1 - soft), mask & (film > 0)
 
-# %% ../nbs/29_plates.ipynb #28-29-plates
+# %% ../nbs/29_plates.ipynb #30-29-plates
 def marker_patch(
     text:str,              # like "L ABC"
     stacked:bool,          # initials one below the other
@@ -250,7 +260,7 @@ def marker_patch(
         cv2.putText(patch, line, ((100 - wide)//2, 62 if number == 0 else 66 + number*34), cv2.FONT_HERSHEY_SIMPLEX, size, 255, thick, cv2.LINE_AA)
     return patch.astype(np.float32)/255
 
-# %% ../nbs/29_plates.ipynb #29-29-plates
+# %% ../nbs/29_plates.ipynb #31-29-plates
 def add_marker(
     plate:np.ndarray,   # float32 (H, W)
     mask:np.ndarray,    # bool (H, W)
@@ -276,7 +286,7 @@ def add_marker(
         return plate + lead*(np.float32(1.02) - plate)
     return plate
 
-# %% ../nbs/29_plates.ipynb #32-29-plates
+# %% ../nbs/29_plates.ipynb #34-29-plates
 def digitise(
     plate:np.ndarray,   # float32 (H, W), about 0 … 1
     defects:Defects,
@@ -292,7 +302,7 @@ def digitise(
     if defects.inverted: plate = 1 - plate
     return np.clip(plate*255 + np.float32(.5), 0, 255).astype(np.uint8)
 
-# %% ../nbs/29_plates.ipynb #33-29-plates
+# %% ../nbs/29_plates.ipynb #35-29-plates
 def expose(
     soft:np.ndarray,    # (H, W) soft tissue, hand units
     bones:np.ndarray,   # (H, W) bone

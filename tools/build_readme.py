@@ -17,12 +17,12 @@ def readme(notebook: Path) -> tuple[str, dict[str, bytes]]:
     source = nbformat.read(notebook, 4)
     source.cells = [cell for cell in source.cells if not (cell.cell_type == "code" and HIDDEN.search(cell.source))]
     alts = [words for cell in source.cells if cell.cell_type == "code" for words in WORDS.findall(cell.source)]
-    for cell in source.cells:
-        if cell.cell_type == "code": cell.transient = dict(remove_source=bool(SILENT.search(cell.source)))
     text, resources = MarkdownExporter().from_notebook_node(source, resources=dict(unique_key="way", output_files_dir="docs"))
+    for cell in source.cells:
+        if SILENT.search(cell.source): text = text.replace(f"```python\n{cell.source}\n```\n", "", 1)
     for words in alts: text = text.replace("![png](", f"![{words}](", 1)
     text = re.sub(r"\]\((\d\d_\w+\.ipynb)", r"](nbs/\1", text)
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", dict(resources["outputs"])
+    return re.sub(r"\n[ \n]*\n", "\n\n", text).strip() + "\n", dict(resources["outputs"])
 
 
 def main():

@@ -1,0 +1,257 @@
+"The package, the notebooks and what describes them are in step, and the modules keep to the house's order"
+import ast
+import filecmp
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from configparser import ConfigParser
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import boneage
+
+PROJECT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((PROJECT/"nbs").glob("*.ipynb"))
+MODULES = sorted(p for p in (PROJECT/"boneage").glob("*.py") if not p.name.startswith("_"))
+RESEARCH = {"fastai", "pandas", "pandera", "scipy", "statsmodels", "matplotlib", "seaborn", "ipywidgets", "yaml", "papermill", "snakemake", "nbformat"}
+sys.path.insert(0, str(PROJECT/"tools"))
+
+
+def settings() -> ConfigParser:
+    "settings.ini"
+    read = ConfigParser(delimiters=["="], interpolation=None)
+    read.read(PROJECT/"settings.ini")
+    return read
+
+
+def requirements() -> dict[str, list[str]]:
+    "Requirements of the library (under '') and of each extra"
+    read = settings()
+    extras = {name: read["extras"][name] for name in read["extras"] if name not in read["DEFAULT"]}
+    return {name: lines.split() for name, lines in ({"": read["DEFAULT"]["requirements"]} | extras).items()}
+
+
+def clean_environment() -> dict:
+    "Without the mark of nbdev's tests, under which its commands do nothing"
+    return {key: value for key, value in os.environ.items() if key != "IN_TEST"}
+
+
+# ---- versions and the wheel
+
+def test_versions_agree():
+    from nbdev.config import get_config
+    version = settings()["DEFAULT"]["version"]
+    assert boneage.__version__ == version
+    assert importlib.metadata.version("boneage") == version
+    assert get_config(PROJECT).version == version
+    assert yaml.safe_load((PROJECT/"CITATION.cff").read_text())["version"] == version
+    assert f"\n## {version}\n" in (PROJECT/"CHANGELOG.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> zipfile.ZipFile:
+    "The wheel that `pip install .` would install"
+    copy = tmp_path_factory.mktemp("wheel")
+    for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"): shutil.copy(PROJECT/name, copy)
+    shutil.copytree(PROJECT/"boneage", copy/"boneage", ignore=shutil.ignore_patterns("__pycache__"))
+    done = subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", copy/"dist", copy], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return zipfile.ZipFile(next((copy/"dist").glob("*.whl")))
+
+
+def test_wheel_has_all_of_the_library(wheel):
+    theirs = {name for name in wheel.namelist() if name.startswith("boneage/")}
+    ours = {str(p.relative_to(PROJECT)) for p in (PROJECT/"boneage").rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    assert ours == theirs
+    assert any(name.startswith("boneage/data/") for name in theirs)
+
+
+def test_wheel_says_what_it_is(wheel):
+    metadata = wheel.read(next(n for n in wheel.namelist() if n.endswith("/METADATA"))).decode()
+    for line in ("Name: boneage", "License-Expression: Apache-2.0", "Requires-Python: >=3.11", "Author: The boneage authors"): assert line in metadata.splitlines()
+    assert "not a medical device" in metadata
+    asked = {Requirement(line.removeprefix("Requires-Dist: ")).name for line in metadata.splitlines() if line.startswith("Requires-Dist")}
+    assert asked == {Requirement(line).name for lines in requirements().values() for line in lines}
+    assert set(re.findall(r"^Provides-Extra: (.*)$", metadata, re.M)) == {"dicom", "reports", "slurm", "docs", "dev"}
+    assert "boneage = boneage.cli:app" in wheel.read(next(n for n in wheel.namelist() if n.endswith("/entry_points.txt"))).decode()
+
+
+def test_pins_are_in_the_ranges():
+    pins = dict(line.split("==") for line in (PROJECT/"constraints.txt").read_text().splitlines() if line and not line.startswith("#"))
+    for line in (line for lines in requirements().values() for line in lines):
+        wanted = Requirement(line)
+        assert wanted.name in pins and wanted.specifier.contains(pins[wanted.name]), line
+
+
+def test_settings_are_all_that_packaging_reads():
+    project = (PROJECT/"pyproject.toml").read_text()
+    assert not re.search(r"^(version|dependencies|description)\s*=", project, re.M)
+
+
+# ---- notebooks and what is written from them
+
+@pytest.fixture(scope="module")
+def remade(tmp_path_factory) -> Path:
+    "A copy of the project in which nbdev has exported and cleaned"
+    copy = tmp_path_factory.mktemp("remade")
+    shutil.copy(PROJECT/"pyproject.toml", copy)
+    for name in ("nbs", "boneage", "reports"): shutil.copytree(PROJECT/name, copy/name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for module in MODULES: (copy/"boneage"/module.name).unlink()
+    for command in (["nbdev-export"], ["nbdev-clean", "--fname", "nbs"], ["nbdev-clean", "--fname", "reports"]):
+        done = subprocess.run([Path(sys.executable).parent/command[0], *command[1:]], cwd=copy, capture_output=True, text=True, env=clean_environment())
+        assert done.returncode == 0, done.stderr
+    return copy
+
+
+def differing(ours: Path, theirs: Path, pattern: str) -> list[str]:
+    "Names of files that are in one folder only or differ"
+    names = {p.name for folder in (ours, theirs) for p in folder.glob(pattern)}
+    return sorted(n for n in names if not ((ours/n).is_file() and (theirs/n).is_file() and filecmp.cmp(ours/n, theirs/n, shallow=False)))
+
+
+def test_modules_are_the_notebooks_export(remade):
+    assert differing(PROJECT/"boneage", remade/"boneage", "*.py") == [], "run `make export`"
+
+
+@pytest.mark.parametrize("folder", ["nbs", "reports"])
+def test_notebooks_are_clean(remade, folder):
+    assert differing(PROJECT/folder, remade/folder, "*.ipynb") == [], "run `make export`"
+
+
+def test_readme_is_the_index():
+    from build_readme import readme
+    text, pictures = readme(PROJECT/"nbs"/"index.ipynb")
+    assert (PROJECT/"README.md").read_text() == text, "run `make readme`"
+    for name, content in pictures.items(): assert (PROJECT/name).read_bytes() == content, "run `make readme`"
+    for target in re.findall(r"\]\(((?!http)[^)#]+)", text): assert (PROJECT/target).is_file(), target
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_is_fit_to_be_shown(notebook):
+    text = notebook.read_text()
+    cells = nbformat.reads(text, 4).cells
+    assert re.match(r"# .+\n+> .+", cells[0].source), "a title and one line"
+    assert not [o for c in cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"], "an error is shown"
+    for place in (str(PROJECT), str(Path.home())): assert place not in text, f"a path of one computer: {place}"
+
+
+# ---- the house
+
+def tree(module: Path) -> ast.Module: return ast.parse(module.read_text())
+
+
+def imports(module: Path) -> tuple[set[str], set[str]]:
+    "Names of the library's modules, and of other packages, that a module imports anywhere"
+    ours, others = set(), set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "boneage"):
+            inside = (node.module or "").removeprefix("boneage").strip(".")
+            ours |= {inside.split(".")[0]} if inside else {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom): others.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Import):
+            for alias in node.names: (ours if alias.name.startswith("boneage.") else others).add(alias.name.removeprefix("boneage.").split(".")[0])
+    return ours, others
+
+
+def number_of() -> dict[str, int]:
+    "Module → the number of its notebook"
+    numbers = {}
+    for notebook in NOTEBOOKS:
+        exported = re.search(r"#\| default_exp (\w+)", json.dumps(nbformat.read(notebook, 4)))
+        if exported: numbers[exported[1]] = int(notebook.stem.split("_")[0])
+    return numbers
+
+
+def test_imports_go_down():
+    numbers = number_of()
+    assert set(numbers) == {module.stem for module in MODULES}
+    upward = [f"{m.stem} imports {name}" for m in MODULES for name in imports(m)[0] if name in numbers and numbers[name] >= numbers[m.stem]]
+    assert upward == []
+    assert [f"{m.stem} imports {name}" for m in MODULES for name in imports(m)[0] if name not in numbers and name != "__version__"] == []
+
+
+def test_assessing_needs_no_research_package():
+    numbers = number_of()
+    assert [f"{m.stem} imports {name}" for m in MODULES if numbers[m.stem] <= 20 for name in imports(m)[1] & RESEARCH] == []
+
+
+def test_assessing_starts_without_research_packages():
+    names = [f"boneage.{module}" for module, number in number_of().items() if number <= 20]
+    code = f"import sys, {', '.join(names)}; print(sorted({RESEARCH!r} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT).stdout.strip() == "[]"
+
+
+def test_every_module_imports_without_torchvision():
+    code = f"import sys, {', '.join(f'boneage.{m.stem}' for m in MODULES)}; print('torchvision' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda p: p.stem)
+def test_module_keeps_to_the_style(module):
+    nodes = list(ast.walk(tree(module)))
+    assert not [n for n in nodes if isinstance(n, ast.ImportFrom) and any(a.name == "*" for a in n.names)], "a star import"
+    assert not [n for n in nodes if isinstance(n, ast.ExceptHandler) and n.type is None], "a bare except"
+    assert not [n for n in nodes if isinstance(n, ast.Global)], "global state"
+    public = [n for n in tree(module).body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
+    assert [n.name for n in public if not ast.get_docstring(n)] == [], "no docstring"
+    functions = [n for n in nodes if isinstance(n, ast.FunctionDef)]
+    assert [n.name for n in functions if n.end_lineno - n.lineno >= 40] == [], "longer than a screen"
+
+
+# ---- the installer
+
+@pytest.fixture
+def installer(tmp_path, monkeypatch):
+    "tools/install.py at work in an empty folder, with commands recorded and not run"
+    import install
+    for name in install.REQUIREMENTS: shutil.copy(PROJECT/name, tmp_path)
+    venv = tmp_path/".venv"
+    monkeypatch.setattr(install, "PROJECT", tmp_path)
+    for name, value in dict(VENV=venv, PYTHON=venv/"bin"/"python", DONE=venv/"boneage-done", UNFINISHED=venv/"boneage-unfinished").items(): monkeypatch.setattr(install, name, value)
+    install.commands, install.succeed = [], lambda command: True
+    def run(*command, **environment):
+        install.commands.append(" ".join(map(str, command)))
+        return install.succeed(install.commands[-1])
+    monkeypatch.setattr(install, "run", run)
+    return install
+
+
+def test_install_is_done_once(installer):
+    installer.main()
+    first = len(installer.commands)
+    installer.main()
+    assert first == len(installer.commands) == 3 and "constraints.txt" in installer.commands[-1]
+    with open(installer.PROJECT/"constraints.txt", "a") as file: file.write("# changed\n")
+    (installer.VENV/"stale").touch()
+    installer.main()
+    assert len(installer.commands) == 2*first and not (installer.VENV/"stale").exists()
+
+
+def test_install_goes_on_with_pip_where_uv_fails(installer):
+    installer.succeed = lambda command: "uv" not in command
+    installer.main()
+    assert "-m pip install" in installer.commands[-1] and installer.DONE.is_file()
+
+
+def test_install_that_failed_starts_anew(installer):
+    installer.succeed = lambda command: " install " not in command
+    with pytest.raises(SystemExit, match="installation failed"): installer.main()
+    (installer.VENV/"half").touch()
+    installer.succeed = lambda command: True
+    installer.main()
+    assert not (installer.VENV/"half").exists() and installer.DONE.is_file() and not installer.UNFINISHED.exists()
+
+
+def test_install_says_what_is_missing(installer):
+    installer.succeed = lambda command: "venv" not in command.split()
+    with pytest.raises(SystemExit, match="python3-venv"): installer.main()

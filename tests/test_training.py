@@ -1,0 +1,164 @@
+"""Kill and resume: what no notebook can check, since it takes a process that dies"""
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+from boneage.networks import BoneAgeNetwork
+from boneage.training import (ArrayLoader, Augmentation, CheckpointError, Schedule, apply_tables, digest, fit, fresh_network, read_checkpoint,
+                              sample_matrices, sample_tables, warp_batch, write_checkpoint)
+
+CONFIG = dict(network="BoneAgeNetwork", shape=(24, 20), widths=(4, 4, 4, 4, 4, 4), pools=(2, 2, 1, 1, 1, 1), hidden=(8,), dropout=0.3)
+SCHEDULE = Schedule(epochs=6, learning_rate=0.01)
+
+
+def prepare(images, ages, generator):
+    "Everything random that a real fit draws: matrices and tables; dropout is in the network"
+    augmentation = Augmentation(rotation=10, zoom=0.1, shift=0.1, mirror=0.5, gamma=0.3, exposure=0.2, invert=0.2)
+    matrices = sample_matrices(len(images), (28, 24), (24, 20), augmentation, generator)
+    return warp_batch(apply_tables(images, sample_tables(len(images), augmentation, generator)), matrices, (24, 20)), ages
+
+
+def train_loader(seed=3, rows=40):
+    rng = np.random.default_rng(0)
+    images, ages = rng.integers(0, 256, (40, 28, 24), dtype=np.uint8), rng.uniform(-1, 1, 40).astype(np.float32)
+    return ArrayLoader((images, ages), prepare, batch_size=8, shuffle=True, seed=seed, rows=np.arange(rows))
+
+
+def train_and_say(checkpoint, schedule=SCHEDULE, loader=None, **kwargs):
+    "Fit, and return the network's digest and the history without its timings"
+    network, loader = fresh_network(CONFIG, 1), loader or train_loader()
+    valid = ArrayLoader(loader.arrays, prepare, batch_size=20)
+    history = fit(network, loader, valid, F.l1_loss, schedule, checkpoint, seed=3, **kwargs)
+    return digest(network.state_dict()), history.drop(columns="seconds")
+
+
+SCRIPT = """
+import sys, time
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+import test_training
+loss = torch.nn.functional.l1_loss
+def slow(answer, target):  # so that the kill falls inside an epoch
+    time.sleep(0.03)
+    return loss(answer, target)
+slow.__module__, slow.__qualname__ = loss.__module__, loss.__qualname__
+test_training.F.l1_loss = slow
+print("ready", flush=True)
+print(test_training.train_and_say({checkpoint!r}, report=lambda line: print(line, flush=True))[0], flush=True)
+"""
+
+
+def start(checkpoint):
+    script = SCRIPT.format(tests=os.path.dirname(__file__), checkpoint=str(checkpoint))
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # bits depend on how sums are split between threads
+    yield
+    torch.set_num_threads(before)
+
+
+def test_killed_again_and_again_reaches_the_same_bits(tmp_path):
+    expected, history = train_and_say(tmp_path / "undisturbed.safetensors")
+    checkpoint, epochs = tmp_path / "killed.safetensors", []
+    for pause in (0.0, 0.1, 0.25):  # seconds after an epoch's line: between epochs, in training, in validation
+        process = start(checkpoint)
+        for line in process.stdout:
+            if line.startswith("epoch"): break
+        time.sleep(pause)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        epochs.append(read_checkpoint(checkpoint).epoch)
+        assert list(tmp_path.glob("*.safetensors")) != []
+    assert epochs == sorted(epochs) and 1 <= epochs[0] and epochs[-1] < SCHEDULE.epochs
+    process = start(checkpoint)
+    assert process.stdout.read().split()[-1] == expected
+    assert process.wait() == 0
+    again, resumed = train_and_say(checkpoint)  # finished: comes back without training
+    assert again == expected
+    pd.testing.assert_frame_equal(resumed, history)
+
+
+def test_finished_fit_does_not_train(tmp_path):
+    expected, _ = train_and_say(tmp_path / "a.safetensors")
+    loader = train_loader()
+    loader.prepare = prepare
+    lines = []
+    assert train_and_say(tmp_path / "a.safetensors", loader=loader, report=lines.append)[0] == expected
+    assert lines == []
+
+
+def test_every_resume_point_gives_the_same_bits(tmp_path, monkeypatch):
+    import boneage.training as training
+    expected, _ = train_and_say(tmp_path / "straight.safetensors")
+
+    class Stop(Exception): pass
+
+    for epochs in range(1, SCHEDULE.epochs):
+        path = tmp_path / f"{epochs}.safetensors"
+
+        def stop_after(where, checkpoint):
+            write_checkpoint(where, checkpoint)
+            if checkpoint.epoch == epochs: raise Stop
+
+        with monkeypatch.context() as patched, pytest.raises(Stop):
+            patched.setattr(training, "write_checkpoint", stop_after)
+            train_and_say(path)
+        torch.rand(7), np.random.rand(7)  # whatever else the process draws is of no account
+        assert train_and_say(path)[0] == expected
+
+
+def test_global_random_numbers_are_left_alone(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train_and_say(tmp_path / "a.safetensors", Schedule(1, 0.01))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("what, change", [
+    ("schedule", dict(schedule=Schedule(6, 0.02))),
+    ("train data", dict(loader=train_loader(rows=32))),
+    ("train batches", dict(loader=train_loader(seed=4))),
+])
+def test_checkpoint_of_another_fit_is_refused_or_replaced(tmp_path, what, change):
+    path = tmp_path / "fit.safetensors"
+    train_and_say(path)
+    with pytest.raises(CheckpointError, match=f"fit.safetensors.*{what}"): train_and_say(path, **change)
+    fresh, _ = train_and_say(tmp_path / "fresh.safetensors", **change)
+    assert train_and_say(path, **change, stale="restart")[0] == fresh
+
+
+@pytest.mark.parametrize("spoil", [lambda b: b[:100], lambda b: b"", lambda b: b"\0" * 64, lambda b: b[:-1]])
+def test_damaged_checkpoint_is_named(tmp_path, spoil):
+    path = tmp_path / "fit.safetensors"
+    train_and_say(path, Schedule(1, 0.01))
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(CheckpointError, match="fit.safetensors"): train_and_say(path, Schedule(1, 0.01))
+    assert len(train_and_say(path, Schedule(1, 0.01), stale="restart")[1]) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_fit_on_a_gpu(tmp_path):
+    loader = train_loader()
+    loader.device = "cuda"
+    network = fresh_network(CONFIG, 1)
+    history = fit(network, loader, None, F.l1_loss, Schedule(3, 0.01), tmp_path / "gpu.safetensors", seed=3)
+    assert next(network.parameters()).is_cuda and history.train_loss.iloc[-1] < history.train_loss.iloc[0]
+
+
+def test_full_size_recipe_can_be_built():
+    network = BoneAgeNetwork((500, 375), (32, 64, 128, 128, 256, 384), hidden=(2048, 2048), dropout=0.3, norm_between=True)
+    assert network.fully_connected[1].in_features == 384 * 8 * 6
