@@ -24,9 +24,13 @@ def report(name):
     return report_inputs(f"reports/{name}.ipynb")
 
 
-def run(name, executed=None, extra=""):
-    "The shell command of a report"
-    return f"{sys.executable} -m boneage.run reports/{name}.ipynb {W}/notebooks/{executed or name}.ipynb root={W} {extra}"
+# Every job is one report; what differs stands in its params, which (unlike a shell command) are read when the rule is made.
+SHELL = f"{sys.executable} -m boneage.run reports/{{params.report}}.ipynb {W}/notebooks/{{params.executed}}.ipynb root={W} {{params.more}}"
+
+
+def job(name, executed="", more="", **used):
+    "The params of a report: what to run, and the part of the profile that it uses"
+    return dict(report=name, executed=executed or name, more=more, used=used)
 
 
 rule all:
@@ -36,35 +40,35 @@ rule all:
 rule cohort:
     input: report("01_cohort")
     output: f"{W}/cohort.csv", f"{W}/annotations.csv", f"{W}/results/cohort.json", f"{W}/notebooks/01_cohort.ipynb"
-    params: keys("cohort")
+    params: **job("01_cohort", **keys("cohort"))
     threads: 2
-    shell: run("01_cohort")
+    shell: SHELL
 
 
 rule segmentation:
     input: report("02_segmentation"), f"{W}/cohort.csv", f"{W}/annotations.csv"
     output: f"{W}/models/segmentation/model.safetensors", f"{W}/mining.csv", f"{W}/masks.csv", f"{W}/results/segmentation.json", f"{W}/notebooks/02_segmentation.ipynb"
-    params: keys("segmentation")
+    params: **job("02_segmentation", **keys("segmentation"))
     threads: 2
     resources: trainer=1
-    shell: run("02_segmentation")
+    shell: SHELL
 
 
 rule registration:
     input: report("03_registration"), f"{W}/masks.csv"
     output: f"{W}/models/keypoints/model.safetensors", f"{W}/contrast.csv", f"{W}/registration.csv", f"{W}/results/registration.json", f"{W}/notebooks/03_registration.ipynb"
-    params: keys("keypoints")
+    params: **job("03_registration", **keys("keypoints"))
     threads: 2
     resources: trainer=1
-    shell: run("03_registration")
+    shell: SHELL
 
 
 rule preprocessing:
     input: report("04_preprocessing"), f"{W}/registration.csv", f"{W}/contrast.csv"
     output: f"{W}/regions/ids.csv", f"{W}/notebooks/04_preprocessing.ipynb"
-    params: {"margin": profile["bone_age"]["margin"], "scales": profile["bone_age"]["scales"]}
+    params: **job("04_preprocessing", margin=profile["bone_age"]["margin"], scales=profile["bone_age"]["scales"])
     threads: 2
-    shell: run("04_preprocessing")
+    shell: SHELL
 
 
 for number, group in enumerate(GROUPS):
@@ -72,32 +76,33 @@ for number, group in enumerate(GROUPS):
         name: f"training_{number}"
         input: report("07_training"), f"{W}/regions/ids.csv"
         output: [f"{W}/models/{name}/{file}" for name in group for file in ("model.safetensors", "config.json", "history.csv", "predictions.csv")], f"{W}/notebooks/07_training_{number}.ipynb"
-        params: keys("bone_age")
+        params: **job("07_training", f"07_training_{number}", f"models={','.join(group)}", **keys("bone_age"))
         threads: 2
         resources: trainer=1
-        shell: run("07_training", f"07_training_{number}", f"models={','.join(group)}")
+        shell: SHELL
 
 
 rule architectures:
     input: report("06_architectures"), f"{W}/models/segmentation/model.safetensors", f"{W}/models/keypoints/model.safetensors", expand(f"{W}/models/registered-hand-both-{{head}}/config.json", head=["regression", "classification"])
-    output: f"{W}/notebooks/06_architectures.ipynb"
-    shell: run("06_architectures")
+    output: f"{W}/notebooks/06_architectures.ipynb", f"{W}/results/architectures.json"
+    params: **job("06_architectures")
+    shell: SHELL
 
 
 for name, made in dict(ablation="08_ablation", mae_table="09_mae_table", stages="10_stages", test_set="11_test_set").items():
     rule:
         name: name
-        input: report(made), [f"{W}/models/{model}/predictions.csv" for model in MODELS], ([f"{W}/models/ensembles.json"] if name == "test_set" else [])
-        output: f"{W}/notebooks/{made}.ipynb", f"{W}/results/{name}.json", ([f"{W}/models/ensembles.json"] if name == "mae_table" else [])
-        params: keys()
-        shell: run(made)
+        input: report(made), [f"{W}/models/{model}/predictions.csv" for model in MODELS]
+        output: f"{W}/notebooks/{made}.ipynb", f"{W}/results/{name}.json", ([f"{W}/models/ensembles.json"] if name == "test_set" else [])
+        params: **job(made, **keys())
+        shell: SHELL
 
 
 rule summary:
-    input: report("12_summary"), expand(f"{W}/results/{{name}}.json", name="cohort segmentation registration ablation mae_table stages test_set".split())
+    input: report("12_summary"), expand(f"{W}/results/{{name}}.json", name="cohort segmentation registration architectures ablation mae_table stages test_set".split())
     output: f"{W}/notebooks/12_summary.ipynb", f"{W}/results/summary.json"
-    params: keys()
-    shell: run("12_summary")
+    params: **job("12_summary", **keys())
+    shell: SHELL
 
 
 rule site:

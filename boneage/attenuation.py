@@ -71,7 +71,7 @@ def bone_absorption(
     depth = np.maximum(cv2.distanceTransform(filled, cv2.DIST_L2, 5) - 0.5, 0)
     zoom = zoom_of(canvas_from_hand)
     if bone.axis is None:
-        half, cortex, spongy, line = max(float(depth.max()), 1.), np.float32(bone.cortex*zoom), 1.4*SPONGE, 0.       # carpals are spongy throughout
+        half, cortex, spongy, line = max(float(depth.max()), 1.), np.float32(bone.cortex*zoom), 1.15*SPONGE, 0.      # carpals are spongy throughout
     else:
         place = axis_place(bone, canvas_from_hand, window)
         half = np.interp(place, *bone.profile).astype(np.float32)*np.float32(zoom)
@@ -177,10 +177,12 @@ def soft_tissue(
     small = (-(-height//4), -(-width//4))
     x, y = (back[row, 0]*(4*np.arange(small[1]) + 1.5)[None] + back[row, 1]*(4*np.arange(small[0]) + 1.5)[:, None] + back[row, 2] for row in (0, 1))
     thick = np.interp(y, *zip(*THICKNESS)) + 0.07*np.exp(-((x - .36)/.13)**2 - ((y - .52)/.2)**2) + 0.02*np.exp(-((x + .3)/.1)**2 - ((y - .45)/.25)**2)
-    coarse = cv2.GaussianBlur(cv2.resize(field, small[::-1], interpolation=cv2.INTER_AREA), (0, 0), max(0.075*zoom/4, .5), borderType=cv2.BORDER_REPLICATE)
+    cover = cv2.resize(field, small[::-1], interpolation=cv2.INTER_AREA)
+    coarse = cv2.GaussianBlur(cover, (0, 0), max(0.075*zoom/4, .5), borderType=cv2.BORDER_REPLICATE)
     wide = np.sqrt(np.clip(2*coarse - .55, 0, None))
     plateau = cv2.resize((thick*fat*(0.40 + 0.52*wide)).astype(np.float32), (4*small[1], 4*small[0]), interpolation=cv2.INTER_LINEAR)[:height, :width]
-    middle = cv2.GaussianBlur(field, (0, 0), max(0.030*zoom, 1.), borderType=cv2.BORDER_REPLICATE)
+    middle = cv2.GaussianBlur(cover, (0, 0), max(0.030*zoom/4, .5), borderType=cv2.BORDER_REPLICATE)
+    middle = cv2.resize(middle, (4*small[1], 4*small[0]), interpolation=cv2.INTER_LINEAR)[:height, :width]
     rim = np.sqrt(np.clip(0.75*(2*field - 1) + 0.25*np.clip(2*middle - .6, 0, None), 0, 1))
     return plateau*np.where(field > 0.5, rim, 0)
 

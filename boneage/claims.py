@@ -83,7 +83,8 @@ def comparison_words(
     comparison: pd.DataFrame, # of `beside_paper`
 ) -> pd.DataFrame:
     "The same table for readers: paper | here | difference, in words where there is no number"
-    here = [number_words(row.here, UNMEASURED) + ("" if pd.isna(row.low) else f" ({row.low:.2f} to {row.high:.2f})") for row in comparison.itertuples()]
+    here = [number_words(row.here, UNMEASURED) if pd.isna(row.low) else f"{Estimate(row.here, row.low, row.high, row.n)}, n = {row.n:,}"
+            for row in comparison.itertuples()]
     return pd.DataFrame({
         "quantity": comparison.quantity, "place": comparison.place, "unit": comparison.unit,
         "paper": [number_words(value, UNSTATED) for value in comparison.paper], "here": here,

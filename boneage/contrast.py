@@ -14,7 +14,7 @@ import numpy as np
 from .geometry import shrink
 
 # %% ../nbs/11_contrast.ipynb #07-11-contrast
-MEASURED = 320  # the reduced copy's longer side is at most twice this, pixels
+MEASURED = 200  # the reduced hand's longer side is between this and twice this, pixels
 ERODED = 2      # outermost pixels of the reduced mask that are left out
 
 # %% ../nbs/11_contrast.ipynb #08-11-contrast

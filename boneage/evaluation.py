@@ -33,7 +33,7 @@ class Estimate:
     n: int       # radiographs
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})".replace("-", "−")
 
 # %% ../nbs/50_evaluation.ipynb #08-50-evaluation
 def mean_estimate(
@@ -345,10 +345,11 @@ def voted_predictions(
     rules: dict,               # {"M": VotingRule, "F": …, "none": …}
     sex_known: bool=True,      # False: as if nobody's sex were known
 ) -> pd.DataFrame:             # id, sex, bone_age, split, predicted, low, high (90 %), all in months
-    "The vote and its interval for every radiograph that all of a rule's members have predicted"
+    "The vote and its interval for every radiograph that all members have predicted; a sex without a rule of its own is voted on as unknown"
     found = []
-    for key in (("M", "F") if sex_known else ("none",)):
-        rows = rule_rows(predictions, key)
+    for sexes in (("M",), ("F",)) if sex_known else (("M", "F"),):
+        key = sexes[0] if sex_known and sexes[0] in rules else "none"
+        rows = rule_rows(predictions[predictions.sex.isin(sexes)], key)
         if key not in rules or rows.empty:
             continue
         wide = rows.pivot(index="id", columns="model", values="predicted").reindex(columns=list(rules[key].members)).dropna()

@@ -241,7 +241,7 @@ def stages_figure(
         counts = part.groupby("stage").n.max()
         axis.set_xticks(range(len(stages)), [f"{fill(s, 13)}\nn = {counts.get(s, 0)}" for s in stages], fontsize=9)
         axis.set(title=SEX_WORDS[sex], ylabel="MAE (months)", xlim=(-0.5, len(stages) - 0.5))
-        axis.set_ylim(bottom=0)
+    axes[0, 0].set_ylim(bottom=0)  # once all is drawn: the panels share their scale, and a limit set earlier would cut the next
     figure.legend(loc="outside upper center", ncols=4, **LEGEND)
     return figure
 

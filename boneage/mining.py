@@ -99,7 +99,7 @@ def _fit_round(number, ids, inputs, believed, settings, folder, checkpoints, see
     if last and settings.last_epochs: settings = replace(settings, epochs=settings.last_epochs)
     before = Path(checkpoints)/f"round{number-1}"
     history = fit_segmentation(inputs[chosen], masks, settings, Path(checkpoints)/f"round{number}", Path(checkpoints)/f"round{number}.safetensors",
-                               seed + number, initial=before if number > 1 else None)
+                               seed + number, initial=before if number > 1 else None, stale="restart")
     for name in "model.safetensors", "config.json": _copy(Path(checkpoints)/f"round{number}"/name, Path(folder)/name)
     return history
 

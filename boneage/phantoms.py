@@ -231,7 +231,7 @@ def write_phantoms(
 # %% ../nbs/31_phantoms.ipynb #36-31-phantoms
 HARD = 300          # phantoms in the frozen test set
 HARD_SEED = 2018
-HARD_RATES = Rates(mirrored=.05, turned=.07, inverted=.06, dim=.18, grey=.24, collimated=.20, borders=.22, gradient=.18, marker=.94, cut=.04, small=.06, noisy=.20, blurred=.15)
+HARD_RATES = Rates(mirrored=.06, turned=.07, inverted=.07, dim=.18, grey=.24, collimated=.20, borders=.22, gradient=.18, marker=.94, cut=.04, small=.06, noisy=.20, blurred=.15)
 
 def hard_phantom(
     i:int,            # 0 … 299
@@ -244,7 +244,7 @@ def hard_phantom(
     age = low[row] + np.random.RandomState([HARD_SEED, i, 8]).randint(0, 6)
     return make_phantom(HARD_SEED, i, plate_shape(HARD_SEED, i), max(1., age), "M" if male[row] else "F", HARD_RATES)
 
-# %% ../nbs/31_phantoms.ipynb #41-31-phantoms
+# %% ../nbs/31_phantoms.ipynb #39-31-phantoms
 def hard_record(
     i:int,
 ) -> str:      # one line
@@ -254,14 +254,14 @@ def hard_record(
     kept = {name: phantom.defects[name] for name in ("mirrored", "cut", "inverted", "collimator", "marker")}
     return f"{i} {phantom.sex} {phantom.bone_age:.0f} {phantom.image.shape} {points} {phantom.defects['angle']:.2f} {phantom.defects['dim']:.3f} {json.dumps(kept)}"
 
-# %% ../nbs/31_phantoms.ipynb #42-31-phantoms
+# %% ../nbs/31_phantoms.ipynb #40-31-phantoms
 def fingerprint(
     records,   # iterable of lines
 ) -> str:      # 64 hexadecimal digits
     "SHA-256 over lines"
     return hashlib.sha256("\n".join(records).encode()).hexdigest()
 
-# %% ../nbs/31_phantoms.ipynb #43-31-phantoms
+# %% ../nbs/31_phantoms.ipynb #41-31-phantoms
 def frozen_hard() -> dict:   # "fingerprint" of all, "first" of the first 20, "counts" of defects
     "The recorded fingerprint of the frozen test set"
     return json.loads((files("boneage")/"data"/"hard.json").read_text(encoding="utf-8"))

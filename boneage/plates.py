@@ -96,7 +96,7 @@ def draw_exposure_defects(
 ) -> dict:
     "Grey values, noise and blur"
     happens, uniform = lambda rate: random.random_sample() < rate, random.uniform
-    dim, floor, grey, slope, direction = uniform(.06, .17), uniform(0, .25), uniform(.15, .55), uniform(.12, .35), uniform(0, 2*math.pi)
+    dim, floor, grey, slope, direction = uniform(.06, .17), uniform(0, .25), uniform(.15, .55), uniform(.10, .30), uniform(0, 2*math.pi)
     noise, blur = (uniform(.012, .035) if happens(rates.noisy) else uniform(.002, .007)), (uniform(.7, 1.6) if happens(rates.blurred) else 0.)
     clean = rates == CLEAN
     contrast, peak, black = uniform(.8, 1.25), uniform(.6, 1.0), uniform(0, .05)
@@ -174,7 +174,7 @@ def add_gradient(
     height, width = plate.shape
     x, y = np.linspace(-1, 1, width, dtype=np.float32)[None], np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     slope = np.float32(across)*x + np.float32(down)*y
-    return plate*(1 + slope) + np.float32(0.35)*(slope + np.float32(abs(across) + abs(down)))
+    return plate*(1 + slope) + np.float32(0.2)*(slope + np.float32(abs(across) + abs(down)))
 
 # %% ../nbs/29_plates.ipynb #22-29-plates
 def tone(
@@ -187,7 +187,7 @@ def tone(
     path = soft + bones
     sample = path[::4, ::4][mask[::4, ::4]]
     densest = float(np.percentile(sample, 99)) if sample.size else 1.
-    grey = np.power(path/np.float32(densest), np.float32(1.2*defects.contrast))
+    grey = cv2.pow(path*np.float32(1/densest), 1.2*defects.contrast)
     grey = np.float32(1.1)*grey/(1 + np.float32(0.1)*grey)
     height, width = grey.shape
     small = cv2.resize(grey, (max(width//16, 1), max(height//16, 1)), interpolation=cv2.INTER_AREA)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .geometry import invert, letterbox, warp
+from .geometry import invert, letterbox, transform, warp
 from .networks import network_input
 
 # %% ../nbs/10_segmentation.ipynb #07-10-segmentation
@@ -24,11 +24,15 @@ def segmentation_input(
 ) -> tuple[np.ndarray, np.ndarray]:        # uint8 (h, w), 3×3 net_from_image
     "A plate as the segmentation network sees it"
     net_from_image = letterbox(image.shape, shape)
-    small = warp(np.asarray(image, np.float32), net_from_image, shape, fill=-1)
-    plate = small >= 0
-    low, high = np.percentile(small[plate], [1, 99])
-    stretched = (small - low) * (255 / max(high - low, 1e-6))
-    return np.where(plate, stretched, 0).clip(0, 255).astype(np.uint8), net_from_image
+    small = warp(np.asarray(image, np.float32), net_from_image, shape)
+    edges = transform([[-0.5, -0.5], np.array(image.shape[::-1]) - 0.5], net_from_image) + 0.5
+    (left, top), (right, bottom) = np.ceil(edges[0] - 1e-6).astype(int), np.floor(edges[1] + 1e-6).astype(int)
+    plate = np.s_[top:max(bottom, top + 1), left:max(right, left + 1)]  # whole pixels of the plate; the rest is padding
+    inner = small[plate][1:-1, 1:-1]  # the outermost mix with the padding
+    low, high = np.percentile(inner if inner.size else small[plate], [1, 99])
+    seen = np.zeros(shape, np.uint8)
+    seen[plate] = ((small[plate] - low) * (255 / max(high - low, 1e-6))).clip(0, 255)
+    return seen, net_from_image
 
 # %% ../nbs/10_segmentation.ipynb #11-10-segmentation
 def mask_probability(

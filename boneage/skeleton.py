@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SHAFTS', 'EPIPHYSES', 'DIGIT_WIDTHS', 'DISTAL_LENGTHS', 'BASES', 'CARPAL_SHAPES', 'FAT', 'GIRTH', 'FINGER_RADII',
-           'Bone', 'Hand', 'rounded', 'placed', 'shaft_rows', 'shaft_profile', 'round_start', 'epiphysis_outline',
-           'Plan', 'tubular_bone', 'digit_plan', 'carpal_bone', 'Build', 'draw_build', 'digit_joints', 'finger_skin',
-           'palm_skin', 'forearm_bones', 'round_bones', 'grow_hand']
+           'Bone', 'Hand', 'corner_cutter', 'rounded', 'placed', 'shaft_rows', 'shaft_profile', 'round_start',
+           'epiphysis_outline', 'Plan', 'tubular_bone', 'digit_plan', 'carpal_bone', 'Build', 'draw_build',
+           'digit_joints', 'finger_skin', 'palm_skin', 'forearm_bones', 'round_bones', 'grow_hand']
 
 # %% ../nbs/27_skeleton.ipynb #02-27-skeleton
 import math
@@ -41,18 +41,27 @@ class Hand:
     unit: float            # millimetres of one hand unit
 
 # %% ../nbs/27_skeleton.ipynb #08-27-skeleton
+@cache
+def corner_cutter(
+    n:int,         # corners of the polygon
+    times:int,     # how often corners are cut
+) -> np.ndarray:   # (n·2**times, n)
+    "Cutting corners is linear: the matrix that takes corners to the rounded outline"
+    matrix = np.eye(n)
+    for _ in range(times):
+        following = np.roll(matrix, -1, 0)
+        matrix = np.stack([0.75*matrix + 0.25*following, 0.25*matrix + 0.75*following], 1).reshape(-1, n)
+    return matrix
+
+# %% ../nbs/27_skeleton.ipynb #10-27-skeleton
 def rounded(
     corners:np.ndarray, # (n, 2) closed polygon
     times:int=2,        # how often corners are cut
 ) -> np.ndarray:        # (n·2**times, 2)
     "A polygon with its corners cut off"
-    points = np.asarray(corners, float)
-    for _ in range(times):
-        following = np.roll(points, -1, 0)
-        points = np.stack([0.75*points + 0.25*following, 0.25*points + 0.75*following], 1).reshape(-1, 2)
-    return points
+    return corner_cutter(len(corners), times) @ np.asarray(corners, float)
 
-# %% ../nbs/27_skeleton.ipynb #10-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #12-27-skeleton
 def placed(
     shape:np.ndarray,   # (n, 2) (across, along)
     start:np.ndarray,   # (2,) origin
@@ -61,7 +70,7 @@ def placed(
     "A shape laid along a direction; `across` is to the right when one looks along it"
     return np.asarray(start) + shape[:, :1]*np.array([direction[1], -direction[0]]) + shape[:, 1:]*np.asarray(direction)
 
-# %% ../nbs/27_skeleton.ipynb #13-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #15-27-skeleton
 SHAFTS = {   # kind: rows of place along the shaft (0 base … 1 head), infant's half width, adult's half width (shares of the base's)
     "PP": ((0, .66, .90), (.02, .90, 1.02), (.06, 1.0, .98), (.12, .95, .86), (.22, .86, .72), (.36, .76, .62), (.52, .69, .56), (.68, .66, .56), (.80, .67, .61), (.89, .69, .70), (.95, .66, .73), (.985, .54, .67), (1, .36, .46)),
     "DP": ((0, .66, .90), (.02, .90, 1.02), (.07, .97, .96), (.16, .82, .76), (.30, .62, .55), (.48, .48, .41), (.64, .43, .37), (.76, .44, .42), (.86, .46, .53), (.93, .42, .55), (.98, .30, .44), (1, .18, .26)),
@@ -74,7 +83,7 @@ def shaft_rows(kind:str) -> np.ndarray: # (3, n)
     "The half outlines of a kind of shaft: place, infant's and adult's half width"
     return np.array(SHAFTS[kind]).T
 
-# %% ../nbs/27_skeleton.ipynb #14-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #16-27-skeleton
 def shaft_profile(
     kind:str,       # of SHAFTS
     grown:float,    # 0 infant … 1 adult
@@ -84,7 +93,7 @@ def shaft_profile(
     place, infant, adult = shaft_rows(kind)
     return np.stack([place, width*((1 - grown)*infant + grown*adult)])
 
-# %% ../nbs/27_skeleton.ipynb #17-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #19-27-skeleton
 EPIPHYSES = {   # kind: corners of the grown epiphysis (across, from the growth plate)
     "disc": ((-1, .10), (-.92, -.02), (0, .0), (.92, -.02), (1, .10), (1.0, .62), (.86, .98), (.3, .86), (-.3, .86), (-.86, .98), (-1.0, .62)),
     "head": ((-1, .06), (-.92, -.02), (0, -.01), (.92, -.02), (1, .06), (1.02, .45), (.86, .80), (.5, 1.0), (0, 1.06), (-.5, 1.0), (-.86, .80), (-1.02, .45)),
@@ -98,7 +107,7 @@ def round_start(count:int) -> np.ndarray: # (count, 2)
     angle = -math.pi*5/6 + np.arange(count)*2*math.pi/count
     return np.stack([np.cos(angle), 0.5 + 0.5*np.sin(angle)], 1)
 
-# %% ../nbs/27_skeleton.ipynb #18-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #20-27-skeleton
 def epiphysis_outline(
     kind:str,           # of EPIPHYSES
     state:Epiphysis,
@@ -116,7 +125,7 @@ def epiphysis_outline(
     off_centre = 0.22*half_width*(1 - formed) if kind == "radius" else 0.
     return np.stack([wide*shape[:, 0] + off_centre, middle + high*shape[:, 1]], 1)
 
-# %% ../nbs/27_skeleton.ipynb #21-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #23-27-skeleton
 @dataclass(frozen=True)
 class Plan:
     "What a tubular bone is built from, adult proportions in hand units"
@@ -127,7 +136,7 @@ class Plan:
     height: float      # of the epiphysis
     gaps: tuple        # cartilage left at the epiphysis' end and at the other end
 
-# %% ../nbs/27_skeleton.ipynb #22-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #24-27-skeleton
 def tubular_bone(
     name:str,
     plan:Plan,
@@ -157,7 +166,7 @@ def tubular_bone(
     return Bone(name, tuple(placed(rounded(outline), start, direction) for outline in outlines), np.stack([start, end]), np.stack(total),
                 plan.width*(0.17 + 0.14*grown), mineral, (plate/length, state.scar, (1 - state.bridge)*float(state.width > 0.8), gap/2))
 
-# %% ../nbs/27_skeleton.ipynb #24-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #26-27-skeleton
 DIGIT_WIDTHS = {"MC": (.078, .082, .080, .070, .068), "PP": (.078, .082, .084, .079, .071), "MP": (0, .064, .068, .066, .056), "DP": (.064, .047, .050, .049, .042)}
 DISTAL_LENGTHS = (.215, .170, .185, .182, .160)   # distal phalanges of an adult, hand units
 BASES = np.array([[.345, .350], [.203, .370], [.070, .356], [-.045, .342], [-.142, .312]])  # carpometacarpal joints of an adult
@@ -173,7 +182,7 @@ def digit_plan(
     height, far = {"MC": (.80, .014), "PP": (.66, .009), "MP": (.70, .009), "DP": (.76, 0.)}[kind]
     return Plan({"MP": "PP", "MC": "MC"}.get(kind, kind), "disc", False, width, height*width, (.009 if kind != "MC" else .014, far))
 
-# %% ../nbs/27_skeleton.ipynb #27-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #29-27-skeleton
 CARPAL_SHAPES = {   # name: centre (x, y), outline about it; hand units, adult left hand
     "capitate": ((.066, .232), ((-.058, .095), (0, .103), (.058, .088), (.062, .03), (.066, -.03), (.050, -.088), (0, -.108), (-.046, -.088), (-.052, -.02), (-.060, .04))),
     "hamate": ((-.052, .236), ((-.092, .042), (-.055, .078), (.010, .094), (.060, .086), (.062, .0), (.052, -.076), (.022, -.090), (-.030, -.052), (-.080, -.004))),
@@ -185,7 +194,7 @@ CARPAL_SHAPES = {   # name: centre (x, y), outline about it; hand units, adult l
     "trapezium": ((.296, .268), ((-.060, .0), (-.034, .058), (.030, .076), (.072, .036), (.054, -.034), (.012, -.066), (-.042, -.056))),
 }
 
-# %% ../nbs/27_skeleton.ipynb #28-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #30-27-skeleton
 def carpal_bone(
     name:str,
     size:float,        # share of the adult size
@@ -201,7 +210,7 @@ def carpal_bone(
     outline = outline @ np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     return Bone(name, (rounded(outline + centre),), cortex=0.007 + 0.003*formed, mineral=0.72 + 0.28*formed)
 
-# %% ../nbs/27_skeleton.ipynb #31-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #33-27-skeleton
 @dataclass(frozen=True)
 class Build:
     "An individual's proportions and pose; the defaults are everybody's mean"
@@ -212,7 +221,7 @@ class Build:
     wrist: float = 0.        # radians by which the forearm is turned
     carpals: np.ndarray | None = None  # (8, 3) shifts (hand units) and turns (radians) of the carpals
 
-# %% ../nbs/27_skeleton.ipynb #32-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #34-27-skeleton
 def draw_build(
     random:np.random.RandomState,
 ) -> Build:
@@ -229,7 +238,7 @@ def draw_build(
         lengths[digits, 2:] *= 1 - 0.22*random.random_sample((digits.sum(), 1))
     return Build(lengths, angles, 1 + 0.07*normal(), 1 + 0.04*normal(), 0.08*normal(), normal((8, 3))*[.006, .006, .08])
 
-# %% ../nbs/27_skeleton.ipynb #33-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #35-27-skeleton
 def digit_joints(
     maturity:Maturity,
     build:Build,
@@ -250,7 +259,7 @@ def digit_joints(
         chains.append(np.stack([chain.real, chain.imag], 1))
     return chains
 
-# %% ../nbs/27_skeleton.ipynb #35-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #37-27-skeleton
 FAT = ((0, 1.5), (12, 1.42), (30, 1.32), (72, 1.16), (108, 1.06), (144, 1.08), (216, 1.14))  # soft tissue by age, our reading
 GIRTH = ((12, .84), (60, .90), (108, 1.0), (180, 1.08))   # bones' widths by age, our reading
 FINGER_RADII = np.array([[.135, .108, .098, .080, .070], [.100, .092, .086, .070, .062], [.100, .093, .088, .073, .064], [.096, .089, .083, .069, .061], [.094, .080, .073, .061, .054]])
@@ -268,7 +277,7 @@ def finger_skin(
     centres = np.r_[chain[:-1], [(before*0.4 + end*0.6)], [end]]
     return (centres, radii) if digit == 1 else (centres[1:], radii)
 
-# %% ../nbs/27_skeleton.ipynb #36-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #38-27-skeleton
 def palm_skin(
     chains:list,        # five chains of joints, thumb first
     fat:float,          # factor
@@ -287,7 +296,7 @@ def palm_skin(
     forearm = (forearm - [.03, .05]) @ np.array([[cos, sin], [-sin, cos]]) + [.03, .05]
     return np.r_[np.array(hand), forearm]
 
-# %% ../nbs/27_skeleton.ipynb #38-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #40-27-skeleton
 def forearm_bones(
     maturity:Maturity,
     build:Build,
@@ -302,7 +311,7 @@ def forearm_bones(
     return [tubular_bone("distal_ulna", ulna, turn([[-.145, -2.8], [-.110, -.050]]), epiphysis_of(maturity, "distal_ulna"), grown, mineral),
             tubular_bone("distal_radius", radius, turn([[.165, -2.8], [.150, .030]]), epiphysis_of(maturity, "distal_radius"), grown, mineral)]
 
-# %% ../nbs/27_skeleton.ipynb #39-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #41-27-skeleton
 def round_bones(
     maturity:Maturity,
     build:Build,
@@ -328,7 +337,7 @@ def round_bones(
         bones.append(Bone("sesamoid_adductor", (rounded(spot + size*np.stack([.027*np.cos(angle), .023*np.sin(angle)], 1)),), cortex=.006, mineral=1.))
     return bones
 
-# %% ../nbs/27_skeleton.ipynb #40-27-skeleton
+# %% ../nbs/27_skeleton.ipynb #42-27-skeleton
 def grow_hand(
     maturity:Maturity,
     build:Build|None=None,  # None: everybody's mean

@@ -13,6 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,6 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.basics import Callback, DataLoaders, Learner, OptimWrapper
-from fastai.callback.channelslast import ChannelsLast
 from fastai.callback import progress, schedule  # noqa: F401  these give Learner its no_bar and fit_one_cycle
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -140,9 +140,15 @@ class ArrayLoader:
         seed = epoch_seed(self.seed, self.epoch)
         generator = torch.Generator().manual_seed(seed)
         order = np.random.default_rng(seed).permutation(self.rows) if self.shuffle else self.rows
-        for rows in np.array_split(order, len(self)):
-            tensors = [torch.from_numpy(array[rows]).to(self.device, non_blocking=True) for array in self.arrays]
-            yield self.prepare(*tensors, generator)
+        batches = np.array_split(order, len(self))
+        with ThreadPoolExecutor(1) as reader:
+            waiting = reader.submit(self._read, batches[0])
+            for following in [*batches[1:], None]:
+                tensors = [tensor.to(self.device, non_blocking=True) for tensor in waiting.result()]
+                if following is not None: waiting = reader.submit(self._read, following)
+                yield self.prepare(*tensors, generator)
+
+    def _read(self, rows): return [torch.from_numpy(array[rows]) for array in self.arrays]
 
 # %% ../nbs/40_training.ipynb #24-40-training
 def pick_device(
@@ -267,6 +273,9 @@ class _Keeper(Callback):
         self.kept_network, self.path, self.made_with, self.seed, self.report = network, path, made_with, seed, report
         self.start, self.history = start.epoch, list(start.history)
 
+    def __call__(self, event_name):  # fastai's own would rewrite the message of an error that is raised here
+        if hasattr(type(self), event_name): getattr(self, event_name)()
+
     def before_epoch(self):
         torch.manual_seed(epoch_seed(self.seed, self.learn.epoch))  # dropout
         self.dls.train.epoch = self.learn.epoch
@@ -328,7 +337,7 @@ def _learner(network, train, valid, loss, schedule, metrics, start):
     optimizer = partial(OptimWrapper, opt=partial(torch.optim.AdamW, fused=True))
     model = _Autocast(network, fast_bfloat16(train.device))
     learner = Learner(DataLoaders(train, valid or []), model, loss, optimizer, lr=schedule.learning_rate,
-                      wd=schedule.weight_decay, metrics=list(metrics), cbs=[ChannelsLast()])
+                      wd=schedule.weight_decay, metrics=list(metrics))
     learner.create_opt()
     if start.optimizer:
         state, parameters = learner.opt.state_dict(), learner.opt.param_lists[0]

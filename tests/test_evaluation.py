@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from boneage.bone_age import ablation, grid
-from boneage.claims import mae_step, read_paper, relative_cost
+from boneage.claims import mae_step, paired_errors, read_paper, relative_cost
 from boneage.ensembles import vote
 from boneage.evaluation import (SCHEMA, bland_altman, ensemble_predictions, fit_voting_rule, fit_voting_rules, gather_predictions,
                                 mae_difference, mean_absolute_error, score, share, vote_weights, voted_predictions)
@@ -114,6 +114,14 @@ def test_rules_are_fitted_on_the_models_that_may_vote():
     assert all(name.startswith("registered-") for rule in rules.values() for name in rule.members)
 
 
+def test_every_radiograph_gets_a_vote_when_a_sex_has_no_rule_of_its_own():
+    predictions = random_predictions()
+    girls = fit_voting_rules(predictions.query("split == 'validation' and sex == 'F'"))
+    assert set(girls) == {"F", "none"}
+    asked = predictions.query("split == 'test'")
+    assert len(voted_predictions(asked, girls)) == asked.id.nunique()
+
+
 def test_unlabelled_test_radiographs_are_predicted_and_not_scored():
     predictions = random_predictions()
     rules = fit_voting_rules(predictions.query("split == 'validation'"))
@@ -142,7 +150,7 @@ def test_claims_know_their_direction():
     bad = good.assign(predicted=good.bone_age + 1.5 * (good.predicted - good.bone_age))
     assert mae_step(bad, good, "bad > good")["verdict"] == "holds"
     assert mae_step(good, bad, "good > bad")["verdict"] == "does not hold"
-    assert relative_cost(bad, good).value == pytest.approx(50)
+    assert relative_cost(*paired_errors(bad, good)).value == pytest.approx(50)
 
 
 def test_a_share_of_none_is_unknown_and_a_full_share_is_not_certain():

@@ -73,7 +73,7 @@ def one_thread():
 def test_killed_again_and_again_reaches_the_same_bits(tmp_path):
     expected, history = train_and_say(tmp_path / "undisturbed.safetensors")
     checkpoint, epochs = tmp_path / "killed.safetensors", []
-    for pause in (0.0, 0.1, 0.25):  # seconds after an epoch's line: between epochs, in training, in validation
+    for pause in (0.0, 0.15):  # seconds after an epoch's line: as the next one starts, and in its middle
         process = start(checkpoint)
         for line in process.stdout:
             if line.startswith("epoch"): break
@@ -81,7 +81,6 @@ def test_killed_again_and_again_reaches_the_same_bits(tmp_path):
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         epochs.append(read_checkpoint(checkpoint).epoch)
-        assert list(tmp_path.glob("*.safetensors")) != []
     assert epochs == sorted(epochs) and 1 <= epochs[0] and epochs[-1] < SCHEDULE.epochs
     process = start(checkpoint)
     assert process.stdout.read().split()[-1] == expected
@@ -93,10 +92,8 @@ def test_killed_again_and_again_reaches_the_same_bits(tmp_path):
 
 def test_finished_fit_does_not_train(tmp_path):
     expected, _ = train_and_say(tmp_path / "a.safetensors")
-    loader = train_loader()
-    loader.prepare = prepare
     lines = []
-    assert train_and_say(tmp_path / "a.safetensors", loader=loader, report=lines.append)[0] == expected
+    assert train_and_say(tmp_path / "a.safetensors", report=lines.append)[0] == expected
     assert lines == []
 
 
@@ -148,6 +145,16 @@ def test_damaged_checkpoint_is_named(tmp_path, spoil):
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(CheckpointError, match="fit.safetensors"): train_and_say(path, Schedule(1, 0.01))
     assert len(train_and_say(path, Schedule(1, 0.01), stale="restart")[1]) == 1
+
+
+def test_errors_keep_their_words(tmp_path, monkeypatch):
+    "fastai rewrites what its callbacks raise; a full disk must still say so"
+    import boneage.training as training
+
+    def full(*args): raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training, "write_checkpoint", full)
+    with pytest.raises(OSError, match="No space left on device"): train_and_say(tmp_path / "a.safetensors")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,0 +1,220 @@
+"An assessment from file to result, on networks whose answers are known"
+import json
+import math
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from boneage.assessment import load_assessor
+from boneage.contrast import measure_contrast, normalise
+from boneage.ensembles import RuleError, VotingRule
+from boneage.geometry import compose, is_mirrored, mirror, rotation, scaling, transform, translation, warp
+from boneage.networks import WeightsError, save_network
+from boneage.phantoms import make_phantom
+from boneage.radiographs import RadiographError, write_radiograph
+from boneage.registration import FRAME_CAPITATE, FRAME_TIP, KEY_POINTS, frame_from_key_points, region_image
+from tiny_models import AGES, constant_age, usual_points, write_tiny_models
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return write_tiny_models(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def assessor(models):
+    return load_assessor(models, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def plate():
+    return make_phantom(3, 1, shape=(400, 320), defects={}).image.astype(np.float32)/255
+
+
+def points_of(result) -> np.ndarray:
+    return np.array([result.key_points[name] for name in KEY_POINTS])
+
+
+def test_every_field_is_answered(assessor, plate):
+    result = assessor.assess(plate, "F")
+    assert result.mask.shape == plate.shape and result.mask.dtype == bool and 0.1 < result.mask.mean() < 0.6
+    assert list(result.key_points) == list(KEY_POINTS)
+    np.testing.assert_allclose(transform(points_of(result)[:2], result.frame_from_image), [FRAME_TIP, FRAME_CAPITATE], atol=1e-6)
+    assert result.mirrored is False and is_mirrored(result.frame_from_image) is False
+    assert all(isinstance(warning, str) for warning in result.warnings)
+    assert set(result.region_months) == {"hand", "carpals", "metacarpals"}
+
+
+def test_each_sex_has_its_voters(assessor, plate):
+    girl, boy, unknown = (assessor.assess(plate, sex) for sex in ("F", "M", None))
+    np.testing.assert_allclose([girl.bone_age_months, boy.bone_age_months, unknown.bone_age_months],
+                               [(2*80 + 100 + 120)/4, (3*150 + 100)/4, (100 + 120)/2], atol=1e-3)
+    np.testing.assert_allclose(girl.interval_months, (75, 115), atol=1e-3)
+    np.testing.assert_allclose(unknown.interval_months, (0, 220), atol=1e-3)  # 110 ± 110: nothing below zero
+    np.testing.assert_allclose([girl.region_months["hand"], girl.region_months["carpals"], boy.region_months["metacarpals"]], [90, 120, 150], atol=1e-3)
+    assert math.isnan(girl.region_months["metacarpals"]) and math.isnan(boy.region_months["carpals"])
+
+
+def test_a_path_and_its_pixels_say_the_same(assessor, plate, tmp_path):
+    path = write_radiograph(tmp_path/"hand.png", plate)
+    from_path, from_text, from_pixels, from_bytes = (assessor.assess(source) for source in (path, str(path), plate, np.rint(plate*255).astype(np.uint8)))
+    for other in (from_text, from_pixels, from_bytes):
+        assert (other.mask == from_path.mask).all() and other.bone_age_months == from_path.bone_age_months
+        np.testing.assert_allclose(points_of(other), points_of(from_path))
+
+
+def test_points_follow_the_hand(assessor, plate):
+    hand = np.pad(plate, 40)  # the hand ends on the plate, so that no move changes its outline
+    hand[:, :50] = hand[:, -50:] = 0
+    hand[-70:] = hand[:10] = 0
+    before = points_of(assessor.assess(hand))
+    moved = np.pad(hand, ((30, 50), (70, 10)))
+    np.testing.assert_allclose(points_of(assessor.assess(moved)), before + [70, 30], atol=8)
+    larger = warp(hand, scaling(2.5), (1200, 1000))
+    np.testing.assert_allclose(points_of(assessor.assess(larger)), transform(before, scaling(2.5)), atol=12)
+
+
+def test_a_mirrored_hand_is_put_right(models, plate, tmp_path):
+    copy = write_tiny_models(tmp_path)
+    save_network(copy/"keypoints", *usual_points([[50.0, 6.0], [50.0, 100.0], [3.0, 52.0]]))
+    result = load_assessor(tmp_path).assess(plate)
+    assert result.mirrored is True and is_mirrored(result.frame_from_image)
+    assert transform(points_of(result), result.frame_from_image)[2, 0] > FRAME_TIP[0]
+
+
+def test_regions_do_not_depend_on_pose_or_exposure():
+    phantom = make_phantom(4, 2, shape=(400, 320), defects={})
+    image = phantom.image.astype(np.float32)/255
+    journey = compose(translation(500, 200), rotation(118, (160, 200)), scaling(1.3), mirror(320))
+    moved = warp(image, journey, (900, 900))
+    mask = warp(phantom.mask, journey, (900, 900))
+    dull = 0.8 - 0.3*moved
+    expected = region_image(image, frame_from_key_points(phantom.key_points)[0], "hand", 0.06, mask=phantom.mask, contrast=measure_contrast(image, phantom.mask))
+    found = region_image(dull, frame_from_key_points(transform(phantom.key_points, journey))[0], "hand", 0.06, mask=mask, contrast=measure_contrast(dull, mask))
+    assert measure_contrast(dull, mask).inverted
+    assert np.abs(found.astype(float) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("index", range(12))
+def test_polarity_and_window_of_spoilt_plates(index):
+    phantom = make_phantom(77, index, shape=(300, 240))
+    image = phantom.image.astype(np.float32)/255
+    contrast, turned = measure_contrast(image, phantom.mask), measure_contrast(1 - image, phantom.mask)
+    assert contrast.inverted == phantom.defects["inverted"] and turned.inverted != contrast.inverted
+    np.testing.assert_allclose(normalise(1 - image, turned), normalise(image, contrast), atol=0.02)
+
+
+def test_without_bone_age_weights_the_rest_is_answered(assessor, plate, tmp_path):
+    write_tiny_models(tmp_path, names=(), rules=None)
+    result, whole = load_assessor(tmp_path).assess(plate, "F"), assessor.assess(plate, "F")
+    assert math.isnan(result.bone_age_months) and all(map(math.isnan, result.interval_months)) and all(map(math.isnan, result.region_months.values()))
+    assert any("no bone-age weights" in warning for warning in result.warnings)
+    assert (result.mask == whole.mask).all() and (result.frame_from_image == whole.frame_from_image).all() and result.key_points == whole.key_points
+
+
+def test_without_rules_all_registered_models_vote_alike(plate, tmp_path):
+    write_tiny_models(tmp_path, rules=None)
+    result = load_assessor(tmp_path).assess(plate, "F")
+    assert result.bone_age_months == pytest.approx(np.mean([100, 120, 80]), abs=1e-3)
+    assert math.isnan(result.interval_months[0]) and any("no interval" in warning for warning in result.warnings)
+
+
+def test_other_inputs_may_vote(plate, tmp_path):
+    write_tiny_models(tmp_path, rules={"none": VotingRule(("normalised-hand-both-regression",), (1,), 5)})
+    assert load_assessor(tmp_path).assess(plate).bone_age_months == pytest.approx(AGES["normalised-hand-both-regression"], abs=1e-3)
+
+
+def test_a_sex_without_voters(plate, tmp_path):
+    names = ["registered-hand-both-regression"]
+    write_tiny_models(tmp_path/"fallback", names, {"none": VotingRule(names, (1,), 10)})
+    result = load_assessor(tmp_path/"fallback").assess(plate, "M")
+    assert result.bone_age_months == pytest.approx(100, abs=1e-3) and any('no models for sex "M"' in warning for warning in result.warnings)
+    names = ["registered-hand-female-regression"]
+    write_tiny_models(tmp_path/"nobody", names, {"F": VotingRule(names, (1,), 10)})
+    assert math.isnan(load_assessor(tmp_path/"nobody").assess(plate).bone_age_months)
+
+
+def test_ages_stay_in_range_and_are_warned_of(plate, tmp_path):
+    name = "registered-hand-both-regression"
+    for months, expected in ((260.0, 240), (-9.0, 0)):
+        write_tiny_models(tmp_path, [name], {"none": VotingRule((name,), (1,), 12)})
+        save_network(tmp_path/"models"/name, *constant_age(months, "hand", "regression"))
+        result = load_assessor(tmp_path).assess(plate)
+        assert result.bone_age_months == expected and result.region_months["hand"] == expected
+        assert 0 <= result.interval_months[0] <= result.interval_months[1] <= 240
+        assert any("outside the range" in warning for warning in result.warnings)
+
+
+def test_what_is_wrong_with_a_plate_is_said(assessor, plate):
+    assert any("cut off" in warning for warning in assessor.assess(plate[70:]).warnings)
+    assert any("exposure is poor" in warning for warning in assessor.assess(0.5 + 0.08*plate).warnings)
+    empty = assessor.assess(np.eye(400, 320, k=-399, dtype=np.float32)*0.01)
+    assert empty.warnings == ["No hand was found."] and not empty.mask.any() and math.isnan(empty.bone_age_months)
+    assert np.isnan(empty.frame_from_image).all() and np.isnan(points_of(empty)).all()
+
+
+def test_a_picture_of_something_else_is_doubted(assessor):
+    snap = np.zeros((300, 300), np.uint8)
+    cv2.circle(snap, (150, 150), 100, 200, -1)
+    assert any("registration is doubtful" in warning for warning in assessor.assess(snap).warnings)
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (3, 400), (900, 4), (17, 23), (1200, 60)])
+def test_odd_shapes_are_answered_or_refused_in_words(assessor, shape):
+    image = np.random.default_rng(5).random(shape).astype(np.float32)
+    result = assessor.assess(image, "M")
+    assert result.mask.shape == shape and isinstance(result.warnings, list)
+
+
+@pytest.mark.parametrize("source, sentence", [
+    ("absent.png", "does not exist"), (np.zeros((50, 50)), "flat grey"), (np.full((50, 50), np.nan), "values from 0 to 1"), (np.linspace(0, 9, 2500).reshape(50, 50), "values from 0 to 1"),
+    (np.zeros((50, 50, 3)), "grey image"), (np.zeros(50), "grey image"), (np.arange(2500).reshape(50, 50), "values from 0 to 1")])
+def test_no_image_is_one_sentence(assessor, source, sentence):
+    with pytest.raises(RadiographError, match=sentence) as caught: assessor.assess(source)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sex", ["m", "female", "", 1, True])
+def test_an_unknown_sex_is_refused(assessor, plate, sex):
+    with pytest.raises(ValueError, match='sex is "M", "F" or None'): assessor.assess(plate, sex)
+
+
+def test_missing_and_damaged_weights_are_one_sentence(plate, tmp_path):
+    with pytest.raises(WeightsError, match="holds no weights"): load_assessor(tmp_path)
+    models = write_tiny_models(tmp_path)
+    (models/"registered-hand-both-regression"/"model.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsError, match="damaged"): load_assessor(tmp_path).assess(plate)
+    models = write_tiny_models(tmp_path)
+    network, config = constant_age(90, "hand", "regression")
+    save_network(models/"registered-hand-both-regression", network, config | {"view": {"region": "hand", "scale": 1/8}})
+    with pytest.raises(WeightsError, match="does not give an image of shape"): load_assessor(tmp_path).assess(plate)
+    (models/"ensembles.json").write_text("{")
+    with pytest.raises(RuleError, match="not valid JSON"): load_assessor(tmp_path)
+    (models/"keypoints"/"config.json").unlink()
+    with pytest.raises(WeightsError, match="found no keypoints"): load_assessor(models)
+
+
+def test_a_run_and_its_models_folder_are_the_same(models):
+    assert load_assessor(models.parent).folder == load_assessor(str(models)).folder == models
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_says_what_the_cpu_says(models, assessor, plate):
+    mine, theirs = load_assessor(models, device="cuda").assess(plate, "F"), assessor.assess(plate, "F")
+    assert mine.bone_age_months == pytest.approx(theirs.bone_age_months, abs=0.01)
+    np.testing.assert_allclose(points_of(mine), points_of(theirs), atol=0.1)
+
+
+def test_assessing_imports_nothing_of_the_research_wing(models, plate, tmp_path):
+    path = write_radiograph(tmp_path/"hand.png", plate)
+    program = ("import sys, json; from boneage.assessment import load_assessor\n"
+               f"result = load_assessor({str(models)!r}).assess({str(path)!r}, 'F')\n"
+               "print(json.dumps([result.bone_age_months, [name for name in ('fastai', 'pandas', 'matplotlib', 'scipy', 'pydicom', 'torchvision') if name in sys.modules]]))")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    months, heavy = json.loads(done.stdout)
+    assert months == pytest.approx(95, abs=1e-3) and heavy == []

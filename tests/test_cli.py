@@ -1,0 +1,159 @@
+"The command line: what it prints where, its exit codes, and that one bad file never stops the others"
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import boneage
+from boneage.cli import app
+from boneage.phantoms import make_phantom
+from boneage.radiographs import write_radiograph
+from conftest import run
+from tiny_models import write_tiny_models
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return write_tiny_models(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def image():
+    return make_phantom(3, 1, shape=(300, 240), defects={}).image
+
+
+@pytest.fixture
+def plates(tmp_path, image):
+    folder = tmp_path/"plates"
+    for name in ("1.png", "2.jpg", "more/3.png"): write_radiograph(folder/name, image)
+    return folder
+
+
+def call(*arguments):
+    "Exit code, standard output, standard error; no exception but the exit"
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_a_folder_in_words(plates, models):
+    code, out, err = call("assess", plates, "--sex", "F", "--weights", models)
+    assert (code, err) == (0, "")
+    assert out.count("bone age 95 months (7 y 11 m), 90 % between 75 and 115; sex F") == 3
+    assert "by region: hand 90, carpals 120" in out
+
+
+def test_json_is_a_list_with_one_object_for_each(plates, models):
+    code, out, err = call("assess", plates/"1.png", plates/"2.jpg", "--json", "--weights", models)
+    answers = json.loads(out)
+    assert code == 0 and [answer["path"] for answer in answers] == [str(plates/"1.png"), str(plates/"2.jpg")]
+    for answer in answers:
+        assert set(answer) >= {"path", "sex", "bone_age_months", "interval_months", "region_months", "key_points", "frame_from_image", "mirrored", "warnings"}
+        assert answer["sex"] is None and answer["bone_age_months"] == pytest.approx(110, abs=1e-3) and answer["interval_months"] == pytest.approx([0, 220], abs=1e-3)
+        assert answer["region_months"]["metacarpals"] is None and np.shape(answer["frame_from_image"]) == (3, 3)
+        assert set(answer["key_points"]) == {"middle_tip", "capitate", "thumb_tip"}
+
+
+def test_what_is_not_known_is_null(plates, tmp_path):
+    bare = write_tiny_models(tmp_path/"bare", names=(), rules=None)
+    code, out, _ = call("assess", plates/"1.png", "--json", "--weights", bare)
+    answer = json.loads(out)[0]
+    assert code == 0 and "NaN" not in out
+    assert answer["bone_age_months"] is None and answer["interval_months"] is None and set(answer["region_months"].values()) == {None}
+    assert answer["frame_from_image"] is not None and answer["warnings"]
+
+
+def test_bad_files_are_named_and_the_rest_is_done(plates, models, image, tmp_path):
+    (plates/"empty.png").touch()
+    (plates/"cut.png").write_bytes((plates/"1.png").read_bytes()[:400])
+    (plates/"text.jpg").write_text("The hand is a machine of 27 bones.")
+    write_radiograph(plates/"flat.png", image*0 + 7)
+    table = tmp_path/"ages.csv"
+    code, out, err = call("assess", plates, plates/"absent.png", "--sex", "M", "--csv", table, "--weights", models)
+    assert code == 1 and out.count("bone age") == 3
+    lines = err.splitlines()
+    assert len(lines) == 5 and "Traceback" not in err
+    for name in ("empty.png", "cut.png", "text.jpg", "flat.png", "absent.png"): assert sum(name in line for line in lines) == 1, name
+    with table.open() as file: rows = list(csv.DictReader(file))
+    assert len(rows) == 3 and {row["sex"] for row in rows} == {"M"} and all(abs(float(row["bone_age_months"]) - 137.5) < 1e-2 for row in rows)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []  # nothing half-written
+
+
+def test_sexes_from_a_table(plates, models, tmp_path):
+    table = tmp_path/"sexes.csv"
+    table.write_text("id,boneage,male\n1,80,False\n2,90,True\n")
+    code, out, _ = call("assess", plates, "--sexes", table, "--json", "--weights", models)
+    assert code == 0 and {answer["path"].rsplit("/", 1)[1]: answer["sex"] for answer in json.loads(out)} == {"1.png": "F", "2.jpg": "M", "3.png": None}
+
+
+def test_sex_from_a_dicom_header(models, image, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = pydicom.uid.ExplicitVRLittleEndian, pydicom.uid.ComputedRadiographyImageStorage, pydicom.uid.generate_uid()
+    plate = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
+    plate.PatientSex, plate.Rows, plate.Columns, plate.Modality = "F", *image.shape, "CR"
+    plate.BitsAllocated = plate.BitsStored = 8
+    plate.HighBit, plate.PixelRepresentation, plate.SamplesPerPixel, plate.PhotometricInterpretation = 7, 0, 1, "MONOCHROME2"
+    plate.SOPClassUID, plate.SOPInstanceUID, plate.PixelData = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, image.tobytes()
+    plate.save_as(tmp_path/"hand.dcm", enforce_file_format=True)
+    code, out, _ = call("assess", tmp_path/"hand.dcm", "--weights", models)
+    assert code == 0 and "bone age 95 months" in out and "sex F, says the DICOM header" in out
+    assert "sex M" in call("assess", tmp_path/"hand.dcm", "--sex", "M", "--weights", models)[1]
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (["--sex", "X"], "'X' is not one of"), (["--sexes", "absent.csv"], "can't be read as a table"), (["--weights", "nowhere"], "holds no weights"),
+    (["--device", "abacus"], "no device"), (["--nonsense"], "--nonsense")])
+def test_wrong_usage_is_a_sentence_and_code_2(plates, arguments, sentence):
+    code, out, err = call("assess", plates/"1.png", *arguments)
+    assert code == 2 and out == "" and sentence in err and "Traceback" not in err
+
+
+def test_damaged_weights_are_one_sentence(plates, tmp_path):
+    models = write_tiny_models(tmp_path/"run")
+    (models/"registered-hand-both-regression"/"model.safetensors").write_bytes(b"no")
+    code, _, err = call("assess", plates, "--weights", models)
+    assert code == 2 and len(err.splitlines()) == 1 and "damaged" in err
+
+
+def test_nothing_found(tmp_path):
+    assert call("assess", tmp_path)[0] == 1  # an empty folder, and no weights are asked for
+    assert call("assess", tmp_path/"absent.png", "--json")[:2] == (1, "[]\n")
+
+
+def test_phantoms_are_what_was_asked_for(tmp_path):
+    code, out, err = call("phantom", tmp_path/"a", "-n", 2, "--seed", 4, "--age", 96, "--sex", "f", "--clean")
+    assert (code, err) == (0, "") and str(tmp_path/"a"/"boneage-training-dataset") in out
+    assert (tmp_path/"a"/"boneage-training-dataset.csv").read_text() == "id,boneage,male\n1,96.0,False\n2,96.0,False\n"
+    call("phantom", tmp_path/"b", "-n", 1, "--seed", 4, "--age", 96, "--sex", "F", "--clean")
+    first, again = ((tmp_path/name/"boneage-training-dataset"/"1.png").read_bytes() for name in "ab")
+    assert first == again
+    assert call("phantom", tmp_path/"a", "-n", 3, "--seed", 4, "--age", 96, "--sex", "F", "--clean")[0] == 0  # taken up again
+    code, _, err = call("phantom", tmp_path/"a", "--seed", 5)
+    assert code == 2 and "other options" in err
+
+
+def test_version_and_help():
+    assert call("--version") == (0, f"boneage {boneage.__version__}\n", "")
+    code, out, _ = call("--help")
+    assert code == 0 and "boneage assess hand.png --sex F" in out and "not a medical device" in out
+    assert "not a medical device" in call("assess", "--help")[1]
+
+
+def test_help_imports_nothing_heavy():
+    program = ("import sys\nfrom boneage.cli import app\n"
+               "try: app(['--help'])\nexcept SystemExit: pass\n"
+               "print([name for name in ('torch', 'fastai', 'pandas', 'matplotlib', 'numpy', 'cv2') if name in sys.modules], file=sys.stderr)")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.strip().splitlines()[-1] == "[]" and "assess" in done.stdout
+
+
+def test_as_a_program(plates, models):
+    done = run("assess", plates/"1.png", "absent.png", "--json", "--weights", models)
+    assert done.returncode == 1 and len(json.loads(done.stdout)) == 1
+    assert done.stderr == "absent.png names no file or folder.\n"
