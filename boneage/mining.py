@@ -54,7 +54,7 @@ def predict_candidates(
 ) -> list[MaskCandidate]:
     "Segment plates at the network's resolution; only the largest component is kept"
     probabilities = mask_probability(inputs, network)
-    return [MaskCandidate(i, image, largest_component(p > threshold), float(mask_quality(p)))
+    return [MaskCandidate(i, image, largest_component(p > threshold), float(mask_quality(p, threshold)))
             for i, image, p in zip(ids, inputs, probabilities)]
 
 # %% ../nbs/42_mining.ipynb #12-42-mining

@@ -83,7 +83,7 @@ def write_masks(
         mask = mask_from_probability(probability, letterbox(shape, probability.shape), shape, threshold)
         path = Path(folder)/f"{plate.id}.png"
         write_mask(path, mask)
-        return dict(id=plate.id, mask=path.as_posix(), quality=float(mask_quality(probability)), area=float(mask.mean()))
+        return dict(id=plate.id, mask=path.as_posix(), quality=float(mask_quality(probability, threshold)), area=float(mask.mean()))
     Path(folder).mkdir(parents=True, exist_ok=True)
     return pd.DataFrame([_raised(result) for _, result in in_parallel(write_one, range(len(cohort)), workers)])
 

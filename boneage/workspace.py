@@ -50,7 +50,7 @@ class SegmentationSettings:
     learning_rate: float = 3e-3
     quality: float = 0.8          # automatic curation keeps masks of at least this quality
     curator: str = "automatic"    # "automatic" (quality score), "truth" (phantoms), "person" (decisions of the review widget)
-    threshold: float = 0.5        # probability above which a pixel is hand
+    threshold: float = 0.8        # probability above which a pixel is hand: the even odds of Eq. 1, see `even_odds`
 
 # %% ../nbs/33_workspace.ipynb #08-33-workspace
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ class BoneAgeSettings:
     scales: dict = field(default_factory=lambda: dict(hand=0.0625, carpals=0.125, metacarpals=0.1))  # input pixels per frame pixel
     margin: float = 0.06          # stored around each region, share of its size
     widths: tuple = (8, 16, 24, 32, 48, 64)  # channels of the six VGG blocks
-    pools: tuple = (2, 2, 2, 2, 2, 1)        # by which each block shrinks its input
-    pooling: str = "average"      # before the fully connected layers: "average" or "flatten"
+    pools: tuple = (2, 2, 2, 2, 2, 2)        # by which each block shrinks its input
+    pooling: str = "flatten"      # before the fully connected layers: "flatten" or "average"
     hidden: tuple = (64,)         # first fully connected layer; the second is the output
     dropout: float = 0.1
     epochs: int = 14
-    batch_size: int = 32
+    batch_size: int = 16
     learning_rate: float = 4e-3
     weight_decay: float = 0.01
     rotation: float = 5.0         # augmentation: degrees either way

@@ -15,6 +15,7 @@ WORDS = re.compile(r'^#\|\s*fig-alt:\s*"(.*)"', re.M)
 def readme(notebook: Path) -> tuple[str, dict[str, bytes]]:
     "The text of README.md, and its pictures by path"
     source = nbformat.read(notebook, 4)
+    source.metadata["language_info"] = dict(name="python")
     source.cells = [cell for cell in source.cells if not (cell.cell_type == "code" and HIDDEN.search(cell.source))]
     alts = [words for cell in source.cells if cell.cell_type == "code" for words in WORDS.findall(cell.source)]
     text, resources = MarkdownExporter().from_notebook_node(source, resources=dict(unique_key="way", output_files_dir="docs"))

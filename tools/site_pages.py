@@ -73,22 +73,26 @@ class Links:
         return "".join(part if n % 2 else NAMED_LINE.sub(lambda line: QUOTED.sub(name, line[0]), LINK.sub(notebook, part)) for n, part in enumerate(parts))
 
 
-def processed(page: Page, links: Links, **options) -> dict:
+def processed(page: Page, links: Links, fold: bool = False) -> dict:
     "The notebook as its page shows it: front matter, no directives, exported code marked, no live widgets; never executed"
     notebook = nbformat.read(page.source, 4)
-    front = dict(title=page.title, description=page.summary) | options
+    front = dict(title=page.title, description=page.summary)
+    tags = {tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
     cells = [nbformat.v4.new_raw_cell(f"---\n{yaml.safe_dump(front, allow_unicode=True, width=10**6)}---")]
     for number, cell in enumerate(notebook.cells):
         directives = DIRECTIVE.findall(cell.source) if cell.cell_type == "code" else []
         if {"hide", "default_exp"} & set(directives): continue
+        if "injected-parameters" in tags and "parameters" in cell.metadata.get("tags", []): continue  # the run's own follow
         if cell.cell_type == "markdown":
             text = re.sub(r"\A# .+\n*(> .+\n*)?", "", cell.source) if number == 0 else cell.source  # the front matter says it
             cell.source = links.into(text, page.address)
             if cell.source.strip(): cells.append(cell)
             continue
         if cell.cell_type != "code": continue
-        cell.source = DIRECTIVE.sub("", cell.source).strip("\n")
+        cell.source = "#| code-fold: true\n"*fold + DIRECTIVE.sub("", cell.source).strip("\n")
         cell.outputs = [out for out in map(without_widget, cell.get("outputs", [])) if out]
+        if fold and cells[-1].cell_type == "code" and not cells[-1].outputs:  # one fold where nothing is shown in between
+            cell.source = cells.pop().source + "\n\n" + cell.source.removeprefix("#| code-fold: true\n")
         cells += marked(cell) if "export" in directives else [cell]
     notebook.cells, notebook.metadata = cells, dict(kernelspec=dict(name="python3", language="python", display_name="Python 3"))
     for cell in cells: cell.pop("id", None)
@@ -146,7 +150,7 @@ def assemble(root: Path, folder: Path):
     library = [read_page(p, "library/") for p in sorted((PROJECT/"nbs").glob("[0-9]*.ipynb"))]
     reports = [read_page(p, "reports/") for p in sorted((root/"notebooks").glob("*.ipynb")) if "." not in p.stem]
     links = Links([front, *library, *reports])
-    for page in [*library, *reports]: write_notebook(folder, page, processed(page, links, **({"code-fold": True} if page in reports else {})))
+    for page in [*library, *reports]: write_notebook(folder, page, processed(page, links, fold=page in reports))
     story = processed(front, links)
     story["cells"].append(nbformat.v4.new_markdown_cell(about_run(root, reports)))
     for cell in story["cells"]: cell.pop("id", None)
