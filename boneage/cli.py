@@ -46,6 +46,7 @@ app = typer.Typer(
 def main(
     version:Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
 ):
+    "What holds for all commands"
     if version:
         typer.echo(f"boneage {__version__}")
         raise typer.Exit()

@@ -82,21 +82,20 @@ def mine(
     free = [i for i, name in enumerate(ids) if name not in labelled]
     rounds, believed, candidates, kept = [], dict(labelled), [], []
     for number in range(1, settings.rounds + 1):
-        last = number == settings.rounds
-        history = _fit_round(number, ids, inputs, believed, settings, folder, checkpoints, seed, last)
+        history = _fit_round(number, ids, inputs, believed, settings, folder, checkpoints, seed)
         network, _ = load_network(folder)
-        candidates = predict_candidates([ids[i] for i in free], inputs[free], network, settings.threshold)
+        candidates = predict_candidates([ids[i] for i in free], inputs[free], network)
         kept = curator(candidates)
         rounds.append(_round_numbers(number, believed, candidates, kept, history, truth))
         believed = dict(labelled) | {c.id: c.mask for c, keep in zip(candidates, kept) if keep}
     return MiningResult(pd.DataFrame(rounds), candidates, list(kept))
 
 # %% ../nbs/42_mining.ipynb #14-42-mining
-def _fit_round(number, ids, inputs, believed, settings, folder, checkpoints, seed, last) -> pd.DataFrame:
+def _fit_round(number, ids, inputs, believed, settings, folder, checkpoints, seed) -> pd.DataFrame:
     "Fit on what is believed so far, from the weights of the round before"
     chosen = [i for i, name in enumerate(ids) if name in believed]
     masks = np.stack([np.uint8(believed[ids[i]])*255 for i in chosen])
-    if last and settings.last_epochs: settings = replace(settings, epochs=settings.last_epochs)
+    settings = replace(settings, epochs=max(settings.epochs, -(-settings.shown//len(chosen))))
     before = Path(checkpoints)/f"round{number-1}"
     history = fit_segmentation(inputs[chosen], masks, settings, Path(checkpoints)/f"round{number}", Path(checkpoints)/f"round{number}.safetensors",
                                seed + number, initial=before if number > 1 else None, stale="restart")

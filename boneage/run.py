@@ -13,9 +13,8 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-
-import yaml
 
 from .workspace import Profile, ProfileError, Workspace, load_profile, open_workspace, read_problems
 
@@ -90,6 +89,8 @@ def check_request(
     project:Path, # folder with the Snakefile
 ):
     "What can be known to be missing before anything starts; raises `ProfileError`"
+    lacking = [name for name in ("papermill", "snakemake") if find_spec(name) is None]
+    if lacking: raise ProfileError(f"{' and '.join(lacking)} must be installed to run reports: pip install \"boneage[reports]\"")
     if not (project/"Snakefile").is_file(): raise ProfileError(f"{project}: no Snakefile here; run this in a clone of the project")
     folder = profile.cohort.source == "folder"
     if folder and not profile.data: raise ProfileError(f"profile '{profile.name}' needs radiographs: say where they are with DATA=folder (or --data)")

@@ -113,11 +113,11 @@ class Segmentation:
 def segment(
     image:np.ndarray,     # (H, W) float in [0, 1]
     network:nn.Module,    # a UNet
-    config:dict,          # its configuration; config["view"] holds the input's "shape" (h, w) and the "threshold" that suits its loss
+    config:dict,          # its configuration; config["view"]["shape"] is its input's (h, w)
+    threshold:float = 0.5,
 ) -> Segmentation:
     "Find the hand on a plate"
-    view = config.get("view", {})
-    shape, threshold = tuple(view.get("shape", (160, 128))), view.get("threshold", 0.5)
+    shape = tuple(config.get("view", {}).get("shape", (160, 128)))
     seen, net_from_image = segmentation_input(image, shape)
     probability = mask_probability(seen[None], network)[0]
     if (probability > threshold).mean() < SMALLEST_HAND: return Segmentation(np.zeros(image.shape, bool), 0.0)

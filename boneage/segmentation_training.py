@@ -10,6 +10,7 @@ __all__ = ['SEGMENTATION_AUGMENTATION', 'soft_jaccard', 'SegmentationLoss', 'eve
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -55,15 +56,7 @@ class SegmentationLoss(nn.Module):
 
     def extra_repr(self): return f"epsilon={self.epsilon}, index={self.index!r}"
 
-# %% ../nbs/41_segmentation_training.ipynb #13-41-segmentation-training
-def even_odds(
-    share:float, # of the foreground in the network's input, in (0, 1]
-) -> float:      # the threshold for masks
-    "Probability at which the loss as printed puts a pixel that is hand as often as not"
-    pull = 1/share
-    return (pull - 2 + math.sqrt(pull**2 + 4)) / (2*pull)
-
-# %% ../nbs/41_segmentation_training.ipynb #20-41-segmentation-training
+# %% ../nbs/41_segmentation_training.ipynb #17-41-segmentation-training
 def even_odds(
     share:float, # foreground's share of all pixels, which J comes close to
 ) -> float:
@@ -71,7 +64,7 @@ def even_odds(
     a = 1 / (2 * max(share, 1e-6))
     return (a - 1 + ((a - 1)**2 + 2 * a)**0.5) / (2 * a)
 
-# %% ../nbs/41_segmentation_training.ipynb #24-41-segmentation-training
+# %% ../nbs/41_segmentation_training.ipynb #21-41-segmentation-training
 def jaccard(
     a:np.ndarray, # bool (H, W)
     b:np.ndarray, # bool (H, W)
@@ -80,7 +73,7 @@ def jaccard(
     either = np.count_nonzero(a | b)
     return np.count_nonzero(a & b) / either if either else 1.0
 
-# %% ../nbs/41_segmentation_training.ipynb #25-41-segmentation-training
+# %% ../nbs/41_segmentation_training.ipynb #22-41-segmentation-training
 def hard_jaccard(
     logits:torch.Tensor, # (n, 1, h, w)
     mask:torch.Tensor,   # (n, 1, h, w) in [0, 1]
@@ -90,10 +83,10 @@ def hard_jaccard(
     a, b = logits.flatten(1).sigmoid() > threshold, mask.flatten(1) > 0.5
     return ((a & b).sum(1) / (a | b).sum(1).clamp_min(1)).mean()
 
-# %% ../nbs/41_segmentation_training.ipynb #28-41-segmentation-training
-SEGMENTATION_AUGMENTATION = Augmentation(rotation=20, zoom=0.2, shift=0.1, mirror=0.5, gamma=0.4, exposure=0.3, invert=0.15)
+# %% ../nbs/41_segmentation_training.ipynb #25-41-segmentation-training
+SEGMENTATION_AUGMENTATION = Augmentation(rotation=20, turned=0.15, zoom=0.15, shift=0.08, mirror=0.5, gamma=0.3, exposure=0.2, invert=0.12)
 
-# %% ../nbs/41_segmentation_training.ipynb #29-41-segmentation-training
+# %% ../nbs/41_segmentation_training.ipynb #26-41-segmentation-training
 @dataclass(frozen=True)
 class _PrepareMasks:
     "Radiographs and masks, both uint8 (n, h, w) → input and mask, both (n, 1, h, w)"
@@ -106,7 +99,7 @@ class _PrepareMasks:
         both = warp_batch(torch.cat([images, masks[:, None].float().div_(255)], 1), matrices, shape)
         return both[:, :1], (both[:, 1:] > 0.5).float()
 
-# %% ../nbs/41_segmentation_training.ipynb #30-41-segmentation-training
+# %% ../nbs/41_segmentation_training.ipynb #27-41-segmentation-training
 def fit_segmentation(
     inputs:np.ndarray,             # uint8 (n, h, w): radiographs as `segmentation_input` shows them to the network
     masks:np.ndarray,              # uint8 (n, h, w): 0 or 255
@@ -125,7 +118,7 @@ def fit_segmentation(
     device = pick_device(device)
     if initial: network, config = load_network(initial)
     else:
-        config = dict(network="UNet", width=settings.width, depth=settings.depth, view={"shape": list(inputs.shape[1:]), "threshold": settings.threshold})
+        config = dict(network="UNet", width=settings.width, depth=settings.depth, view={"shape": list(inputs.shape[1:])})
         network = fresh_network(config, seed)
     train = ArrayLoader((inputs, masks), _PrepareMasks(SEGMENTATION_AUGMENTATION), settings.batch_size, True, seed, device)
     valid = ArrayLoader(validation, _PrepareMasks(), settings.batch_size, device=device) if validation else None

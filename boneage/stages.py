@@ -106,7 +106,7 @@ def segment_cohort(workspace:Workspace) -> MiningResult:
     workspace.write_table("mining", result.rounds)
     network, _ = load_network(workspace.models/"segmentation")
     whole = np.flatnonzero(plates.split != "annotated")
-    masks = write_masks(plates.iloc[whole], inputs[whole], network, workspace.root/"masks", settings.threshold)
+    masks = write_masks(plates.iloc[whole], inputs[whole], network, workspace.root/"masks")
     workspace.write_table("masks", masks)
     return result
 

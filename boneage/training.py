@@ -36,6 +36,7 @@ from .radiographs import publish
 class Augmentation:
     "What may happen to a training image; each draw is uniform in the range given"
     rotation:float = 0.0  # degrees, either way
+    turned:float = 0.0    # probability of any angle at all besides
     zoom:float = 0.0      # factor from 1 - zoom to 1 + zoom
     shift:float = 0.0     # share of the output's width and height, either way
     mirror:float = 0.0    # probability of a left–right mirror
@@ -52,8 +53,9 @@ def sample_matrices(
     generator:torch.Generator|None=None, # where the randomness comes from, on the CPU
 ) -> torch.Tensor:             # float32 (n, 3, 3) input_from_output, on the CPU
     "Random similarities around the images' centres; without augmentation, the crop from the middle"
-    draws = 2 * torch.rand(n, 5, generator=generator, dtype=torch.float64) - 1
-    angle = draws[:, 0] * math.radians(augmentation.rotation)
+    draws = 2 * torch.rand(n, 6, generator=generator, dtype=torch.float64) - 1
+    turn = (draws[:, 5] + 1) / 2  # below `turned` it is spread over the whole circle
+    angle = draws[:, 0] * math.radians(augmentation.rotation) + torch.where(turn < augmentation.turned, 2 * math.pi * turn / max(augmentation.turned, 1e-9), 0.)
     zoom = 1 + draws[:, 1] * augmentation.zoom
     flip = torch.where(draws[:, 4] < 2 * augmentation.mirror - 1, -1.0, 1.0)
     size = torch.tensor([into[1], into[0]], dtype=torch.float64)

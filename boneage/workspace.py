@@ -44,13 +44,12 @@ class SegmentationSettings:
     depth: int = 4                # times the resolution is halved
     first_masks: int = 100        # labelled by hand before the first round
     rounds: int = 3               # train, predict, curate, grow
-    epochs: int = 8               # per round
-    last_epochs: int = 0          # in the last round; 0: like the others
+    epochs: int = 4               # in each round, at least
+    shown: int = 5000             # radiographs shown in each round, at least: the fewer masks there are, the more often is each seen
     batch_size: int = 16
     learning_rate: float = 3e-3
-    quality: float = 0.8          # automatic curation keeps masks of at least this quality
+    quality: float = 0.5          # automatic curation keeps masks of at least this quality
     curator: str = "automatic"    # "automatic" (quality score), "truth" (phantoms), "person" (decisions of the review widget)
-    threshold: float = 0.8        # probability above which a pixel is hand: the even odds of Eq. 1, see `even_odds`
 
 # %% ../nbs/33_workspace.ipynb #08-33-workspace
 @dataclass(frozen=True)
