@@ -518,7 +518,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'boneage.stages.mask_agreement': ('stages.html#mask_agreement', 'boneage/stages.py'),
                                 'boneage.stages.model_groups': ('stages.html#model_groups', 'boneage/stages.py'),
                                 'boneage.stages.register_stage': ('stages.html#register_stage', 'boneage/stages.py'),
-                                'boneage.stages.registration_errors': ('stages.html#registration_errors', 'boneage/stages.py'),
+                                'boneage.stages.registration_agreement': ('stages.html#registration_agreement', 'boneage/stages.py'),
                                 'boneage.stages.segment_cohort': ('stages.html#segment_cohort', 'boneage/stages.py'),
                                 'boneage.stages.train_model': ('stages.html#train_model', 'boneage/stages.py')},
             'boneage.training': { 'boneage.training.ArrayLoader': ('training.html#arrayloader', 'boneage/training.py'),
