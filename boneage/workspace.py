@@ -46,7 +46,8 @@ class SegmentationSettings:
     rounds: int = 3               # train, predict, curate, grow
     epochs: int = 4               # in each round, at least
     shown: int = 5000             # radiographs shown in each round, at least: the fewer masks there are, the more often is each seen
-    batch_size: int = 16
+    labelled_share: float = 0.4   # of what is shown in a round, at least, are masks labelled by hand
+    batch_size: int = 8
     learning_rate: float = 3e-3
     quality: float = 0.5          # automatic curation keeps masks of at least this quality
     curator: str = "automatic"    # "automatic" (quality score), "truth" (phantoms), "person" (decisions of the review widget)
