@@ -42,7 +42,7 @@ def pixels_off(
 
 # %% ../nbs/43_keypoint_training.ipynb #10-43-keypoint-training
 FIRST_LOOK = Augmentation(rotation=180, zoom=0.15, shift=0.06, mirror=0.5, gamma=0.2)
-NEXT_LOOK = Augmentation(rotation=20, zoom=0.2, shift=0.08, gamma=0.2)
+NEXT_LOOK = Augmentation(rotation=15, zoom=0.12, shift=0.05, gamma=0.2)
 
 # %% ../nbs/43_keypoint_training.ipynb #11-43-keypoint-training
 def poses(
@@ -67,7 +67,7 @@ class _PreparePoses:
     following: Augmentation = Augmentation()
 
     def __call__(self, views, points, first, following, generator):
-        upright = (torch.arange(len(views), device=views.device) % 2 == 1) & following.isfinite().all((1, 2))
+        upright = (torch.arange(len(views), device=views.device) % 3 != 0) & following.isfinite().all((1, 2))
         pixels, where = torch.empty(len(views), 1, *self.shape, device=views.device), torch.empty_like(points)
         for rows, pose, augmentation, level in [(~upright, first, self.first, 2), (upright, following, self.following, 1)]:
             if not rows.any(): continue
