@@ -80,14 +80,16 @@ def _annotations(workspace:Workspace) -> pd.DataFrame: # id, path, mask, key poi
     if helping: found.append(_annotated(data, "data"))
     if helping and composites and (data/CUT_OUTS).is_dir():
         found.append(write_composites(data/CUT_OUTS, workspace.root/"composites", composites, workspace.profile.seed).assign(origin="composite"))
-    return pd.concat([t for t in found if len(t)], ignore_index=True)
+    found = [table for table in found if len(table)]
+    if not found: raise ValueError(f"{data}: there are no masks and no key points to fit the preprocessing on, and the profile asks for no phantoms")
+    return pd.concat(found, ignore_index=True)
 
 # %% ../nbs/60_stages.ipynb #11-60-stages
 def _annotated(folder:Path, origin:str, prefix:str="") -> pd.DataFrame:
     "The plates of one folder that have a mask or key points"
     masks = {i: p.as_posix() for i, p in read_mask_folder(folder/"masks").items()} if (folder/"masks").is_dir() else {}
     tables = [read_key_points(p) for p in (folder/"keypoints.csv", folder/"keypoints-paper.csv") if p.is_file()]
-    points = pd.concat(tables).drop_duplicates("id").set_index("id") if tables else pd.DataFrame(columns=list(POINT_COLUMNS))
+    points = pd.concat(tables).drop_duplicates("id").set_index("id") if tables else pd.DataFrame(columns=list(POINT_COLUMNS), index=pd.Index([], dtype=str))
     plates = load_cohort(folder, problems=[])[["id", "path"]]
     plates = plates[plates.id.isin(masks) | plates.id.isin(points.index)]
     plates = plates.assign(mask=plates.id.map(masks), origin=origin).join(points.reindex(columns=list(POINT_COLUMNS)), on="id")

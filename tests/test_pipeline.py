@@ -1,6 +1,7 @@
 "The whole paper on the smoke profile: everything is made, nothing is made twice, and a killed run ends in the same numbers"
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -89,6 +90,34 @@ def test_killed_run_ends_in_the_same_numbers(smoke, tmp_path):
     for name in mine:
         if name in ("profile.yaml",): continue
         assert mine[name] == theirs[name], name
+
+
+def test_bad_rows_and_files_are_named_and_the_rest_is_done(smoke, tmp_path):
+    "A folder of radiographs without masks or key points, some of them unusable"
+    folder, data = copy_project(tmp_path/"project"), tmp_path/"data"
+    profile = (folder/"reports"/"profiles"/"smoke.yaml").read_text()
+    changed = profile.replace("source: phantoms, train: 48, validation: 16, test: 16", "source: folder, train: 0, validation: 6, test: 6, phantoms: 30")
+    assert changed != profile
+    (folder/"reports"/"profiles"/"folder.yaml").write_text(changed)
+    cohort = pd.read_csv(smoke/"work"/"smoke"/"cohort.csv", dtype={"id": str}).iloc[:40]
+    images = data/"boneage-training-dataset"
+    images.mkdir(parents=True)
+    for row in cohort.itertuples(): shutil.copy(smoke/row.path, images/f"{row.id}.png")
+    table = pd.DataFrame({"id": cohort.id, "boneage": cohort.bone_age.round().astype(int).astype(object), "male": cohort.sex == "M"})
+    table.loc[[3, 4, 5], "boneage"] = [-3, 400, None]
+    pd.concat([table, table.iloc[[10]], pd.DataFrame({"id": ["7777777"], "boneage": [100], "male": [True]})]).to_csv(data/"boneage-training-dataset.csv", index=False)
+    (images/f"{cohort.id[20]}.png").write_bytes(b"")
+    (images/f"{cohort.id[21]}.png").write_text("no picture")
+    done = run("paper", "--profile", "folder", "--data", str(data), cwd=folder)
+    assert done.returncode == 1, done.stdout[-2000:]
+    problems = [line for line in done.stdout.splitlines() if line.startswith("Problem: ")]
+    for words in ("row 5: the bone age -3", "row 6: the bone age 400", "row 7: the bone age is missing", f"row 42: id {cohort.id[10]} occurs a second time",
+                  "no image of id 7777777", f"{cohort.id[20]}.png is empty", f"{cohort.id[21]}.png is not a"):
+        assert len([p for p in problems if words in p]) == 1, (words, problems)
+    assert len(problems) == 7 and "Traceback" not in done.stdout
+    root = folder/"work"/"folder"
+    assert len(pd.read_csv(root/"registration.csv")) == len(cohort) - 5 and (root/"site"/"index.html").is_file()
+    assert not [p for p in root.rglob("*") if "running" in p.name or p.suffix == ".part"]
 
 
 @pytest.mark.parametrize("arguments, sentence", [
