@@ -28,14 +28,17 @@ def key_point_view(
     mask:np.ndarray,     # bool (H, W); `ValueError` when it is empty
     contrast:Contrast,
     size:int = 256,      # side of the view, pixels
-) -> tuple[np.ndarray, np.ndarray]:  # uint8 (size, size), 3×3 view_from_image
+    inputs:int = 1,      # pictures that the network is shown: the hand, or the hand and its mask
+) -> tuple[np.ndarray, np.ndarray]:  # uint8 (size, size), or (2, size, size) for two inputs; 3×3 view_from_image
     "The masked, normalised hand in a square, whatever its place and size on the plate"
     step = max(1, max(mask.shape) // 512)  # a coarse outline is enough for a circle
     if not mask[::step, ::step].any(): step = 1
     (x, y), radius = fit_circle(mask[::step, ::step])
     zoom, middle = CIRCLE * size / (2 * max(radius, 1) * step), (size - 1) / 2
     view_from_image = np.array([[zoom, 0, middle - zoom*x*step], [0, zoom, middle - zoom*y*step], [0, 0, 1.]])
-    return masked_view(image, view_from_image, (size, size), mask, contrast), view_from_image
+    view = masked_view(image, view_from_image, (size, size), mask, contrast)
+    if inputs == 2: view = np.stack([view, warp(mask.view(np.uint8) * np.uint8(255), view_from_image, (size, size))])
+    return view, view_from_image
 
 # %% ../nbs/13_keypoints.ipynb #12-13-keypoints
 FIRST_DIAMETER = 0.95  # of the mask's circle in the first look, share of the input's shorter side
@@ -71,15 +74,15 @@ def nearby(
 
 # %% ../nbs/13_keypoints.ipynb #21-13-keypoints
 def look(
-    view:np.ndarray,              # uint8 (size, size)
+    view:np.ndarray,              # uint8 (size, size) or (inputs, size, size), from `key_point_view`
     inputs_from_view:np.ndarray,  # (3, 3) or several, (n, 3, 3)
-    network:nn.Module,            # KeyPointNetwork: (n, 1, h, w) → (n, 3, 2)
+    network:nn.Module,            # KeyPointNetwork or HeatMapNetwork: (n, inputs, h, w) → (n, 3, 2)
     shape:tuple[int, int],        # (h, w) of the network's input
 ) -> np.ndarray:                  # (3, 2) pixels of the view
     "What the network finds when a view is shown to it in a certain way, or on average over several ways"
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    poses = np.reshape(inputs_from_view, (-1, 3, 3))
-    seen = torch.from_numpy(np.stack([warp(view, pose, shape) for pose in poses]))
+    poses, pictures = np.reshape(inputs_from_view, (-1, 3, 3)), view.reshape(-1, *view.shape[-2:])
+    seen = torch.from_numpy(np.stack([[warp(picture, pose, shape) for picture in pictures] for pose in poses]))
     with torch.inference_mode(): found = network(network_input(seen.to(device))).double().cpu().numpy()
     return np.mean([transform(points, invert(pose)) for points, pose in zip(found, poses)], axis=0)
 
@@ -96,7 +99,7 @@ SETTLED = (0.8, 0.04)           # confidence above and agreement below which the
 
 # %% ../nbs/13_keypoints.ipynb #28-13-keypoints
 def search(
-    view:np.ndarray,             # uint8 (size, size)
+    view:np.ndarray,             # uint8 (size, size) or (inputs, size, size)
     input_from_view:np.ndarray,  # 3×3, the first look
     network:nn.Module,
     shape:tuple[int, int],       # (h, w) of the network's input
@@ -116,17 +119,19 @@ def detect_key_points(
     image:np.ndarray,    # (H, W) float in [0, 1]
     mask:np.ndarray,     # bool (H, W); `ValueError` when it is empty
     contrast:Contrast,
-    network:nn.Module,   # a KeyPointNetwork
-    config:dict,         # its configuration; config["shape"] is its input's (h, w)
+    network:nn.Module,   # a KeyPointNetwork or a HeatMapNetwork
+    config:dict,         # its configuration; config["view"] or, in the paper's network, config["shape"] has its input's shape
     looks:int = 3,       # in each search
 ) -> KeyPointDetection:
     "Find middle tip, capitate and thumb tip on a plate"
     network.eval()
-    view, view_from_image = key_point_view(image, mask, contrast)
-    hand, shape = warp(mask, view_from_image, view.shape), tuple(config.get("shape", (130, 100)))
+    asked = {"shape": config.get("shape", (130, 100)), "size": 256} | config.get("view", {})
+    size, shape = asked["size"], tuple(asked["shape"])
+    view, view_from_image = key_point_view(image, mask, contrast, size, config.get("inputs", 1))
+    hand = warp(mask, view_from_image, (size, size))
     searches = []
     for turn in TURNS:
-        turned = rotation(turn, ((shape[1] - 1)/2, (shape[0] - 1)/2)) @ first_from_view(len(view), shape)
+        turned = rotation(turn, ((shape[1] - 1)/2, (shape[0] - 1)/2)) @ first_from_view(size, shape)
         points, agreement = search(view, turned, network, shape, looks)
         confidence, distance = registration_confidence(points, hand), np.nan_to_num(agreement, posinf=1e3)
         searches.append((confidence * np.exp(-distance / SETTLED[1]), turn, points, agreement))

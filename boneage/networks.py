@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MONTHS', 'FORMAT', 'scaled_from_months', 'months_from_scaled', 'network_input', 'vgg_block', 'count_parameters',
-           'UNet', 'KeyPointNetwork', 'BoneAgeNetwork', 'WeightsError', 'build_network', 'save_network', 'load_network']
+           'UNet', 'KeyPointNetwork', 'expected_place', 'HeatMapNetwork', 'BoneAgeNetwork', 'WeightsError',
+           'build_network', 'save_network', 'load_network']
 
 # %% ../nbs/02_networks.ipynb #03-02-networks
 import json
@@ -38,10 +39,10 @@ def months_from_scaled(
 
 # %% ../nbs/02_networks.ipynb #11-02-networks
 def network_input(
-    images:torch.Tensor, # uint8 (n, h, w)
-) -> torch.Tensor:       # float32 (n, 1, h, w) in [0, 1]
+    images:torch.Tensor, # uint8 (n, h, w), or (n, c, h, w)
+) -> torch.Tensor:       # float32 (n, c, h, w) in [0, 1]
     "Bytes as stored → what every network here takes"
-    return images[:, None].float().div_(255)
+    return (images[:, None] if images.dim() == 3 else images).float().div_(255)
 
 # %% ../nbs/02_networks.ipynb #14-02-networks
 def vgg_block(
@@ -70,19 +71,21 @@ def count_parameters(
 
 # %% ../nbs/02_networks.ipynb #20-02-networks
 class UNet(nn.Module):
-    "U-Net with padded convolutions: (n, 1, h, w) → logits (n, 1, h, w), any height and width"
+    "U-Net with padded convolutions: (n, inputs, h, w) → logits (n, outputs, h, w), any height and width"
     def __init__(
         self,
         width:int=8, # channels at full resolution; each level down doubles them
         depth:int=4, # how often the image is halved
+        inputs:int=1,
+        outputs:int=1,
     ):
         super().__init__()
         self.depth = depth
         channels = [width * 2**level for level in range(depth + 1)]
-        self.down = nn.ModuleList(vgg_block(a, b) for a, b in zip([1, *channels], channels))
+        self.down = nn.ModuleList(vgg_block(a, b) for a, b in zip([inputs, *channels], channels))
         self.reduce = nn.ModuleList(nn.Conv2d(2 * c, c, 1) for c in channels[:-1])
         self.up = nn.ModuleList(vgg_block(2 * c, c) for c in channels[:-1])
-        self.logit = nn.Conv2d(width, 1, 1)
+        self.logit = nn.Conv2d(width, outputs, 1)
 
     def forward(self, x):
         height, width = x.shape[-2:]
@@ -124,6 +127,39 @@ class KeyPointNetwork(nn.Module):
     def forward(self, x):
         offsets = self.head(self.features(x)).float().unflatten(1, (-1, 2))
         return self.centre + self.unit * offsets
+
+# %% ../nbs/02_networks.ipynb #24a0-02-networks
+def expected_place(
+    probability:torch.Tensor, # (..., h, w), each map sums to 1
+) -> torch.Tensor:            # (..., 2) pixels (x, y)
+    "The mean position under a map of probabilities"
+    height, width = probability.shape[-2:]
+    across = probability.sum(-2) @ torch.arange(width, dtype=probability.dtype, device=probability.device)
+    down = probability.sum(-1) @ torch.arange(height, dtype=probability.dtype, device=probability.device)
+    return torch.stack([across, down], -1)
+
+# %% ../nbs/02_networks.ipynb #24b-02-networks
+class HeatMapNetwork(nn.Module):
+    "A U-Net with a heat map for each point: (n, inputs, h, w) → (n, points, 2) pixels (x, y)"
+    def __init__(
+        self,
+        width:int=8,  # of the U-Net
+        depth:int=5,
+        inputs:int=2, # the normalised hand and its mask
+        points:int=3,
+    ):
+        super().__init__()
+        self.unet = UNet(width, depth, inputs, points)
+
+    def heat_maps(
+        self,
+        x:torch.Tensor,  # (n, inputs, h, w)
+    ) -> torch.Tensor:   # (n, points, h, w) log-probabilities, their exponentials sum to 1 over each map
+        "How probably each point lies in each pixel"
+        logits = self.unet(x).float()
+        return logits.flatten(2).log_softmax(-1).view_as(logits)
+
+    def forward(self, x): return expected_place(self.heat_maps(x).exp())
 
 # %% ../nbs/02_networks.ipynb #26-02-networks
 class BoneAgeNetwork(nn.Module):
@@ -179,10 +215,10 @@ class WeightsError(ValueError):
 
 # %% ../nbs/02_networks.ipynb #35-02-networks
 def build_network(
-    config:dict,  # {"network": "UNet" | "KeyPointNetwork" | "BoneAgeNetwork", **its arguments}; "view", "card", "format" are passed over
+    config:dict,  # {"network": "UNet" | "KeyPointNetwork" | "HeatMapNetwork" | "BoneAgeNetwork", **its arguments}; "view", "card", "format" are passed over
 ) -> nn.Module:   # with fresh weights
     "Make the network that `config` describes; raises `WeightsError` when there is no such network or argument"
-    networks = {"UNet": UNet, "KeyPointNetwork": KeyPointNetwork, "BoneAgeNetwork": BoneAgeNetwork}
+    networks = {"UNet": UNet, "KeyPointNetwork": KeyPointNetwork, "HeatMapNetwork": HeatMapNetwork, "BoneAgeNetwork": BoneAgeNetwork}
     if config.get("network") not in networks:
         raise WeightsError(f"Unknown network {config.get('network')!r}: expected one of {', '.join(networks)}.")
     arguments = {k: v for k, v in config.items() if k not in ("network", "view", "card", "format")}

@@ -57,8 +57,12 @@ class SegmentationSettings:
 class KeyPointSettings:
     "The key-point network (Section 2.2)"
     labels: int = 800             # radiographs whose key points are labelled
+    network: str = "KeyPointNetwork"  # the paper's, or "HeatMapNetwork"
     shape: tuple = (130, 100)     # input of the network: the frame at 1/16
     view: int = 256               # side of the stored square view, pixels
+    width: int = 8                # channels of the heat-map network's first level
+    depth: int = 5                # times the heat-map network halves the resolution
+    inputs: int = 1               # pictures shown to the network: the hand, or (2) the hand and its mask
     widths: tuple = (16, 32, 64)  # channels of the three VGG blocks
     hidden: tuple = (256, 128)    # of the fully connected layers
     dropout: float = 0.1
