@@ -40,6 +40,9 @@ class CohortSettings:
 class SegmentationSettings:
     "The U-Net and positive mining (Section 2.1)"
     shape: tuple = (160, 128)     # input of the network, pixels
+    looks: int = 1                # 2: the whole plate, then the box around the hand
+    close: float = 0.6            # share of close looks in training, where there are two
+    index: str = "printed"        # J of the loss: the mean of quotients of Eq. 3, or the quotient of "sums"
     width: int = 8                # channels of the first level
     depth: int = 4                # times the resolution is halved
     first_masks: int = 100        # labelled by hand before the first round
