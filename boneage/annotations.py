@@ -6,7 +6,7 @@
 __all__ = ['POINT_COLUMNS', 'TIPS_OF_21', 'AnnotationError', 'read_key_points', 'write_key_points', 'read_mask_folder',
            'Annotation', 'fill_polygons', 'outline_mask', 'place_points', 'paint', 'decode_picture', 'encode_picture',
            'from_labelme', 'to_labelme', 'from_supervisely', 'to_supervisely', 'from_coco', 'coco_area', 'to_coco',
-           'read_annotations', 'store_annotations']
+           'read_annotations', 'store_annotations', 'rsna_labels']
 
 # %% ../nbs/32_annotations.ipynb #02-32-annotations
 import base64
@@ -14,6 +14,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import cv2
@@ -271,3 +272,8 @@ def store_annotations(
     table = table.drop_duplicates("id", keep="last", ignore_index=True)
     if len(table): write_key_points(folder/"keypoints.csv", table)
     return table
+
+# %% ../nbs/32_annotations.ipynb #47a-32-annotations
+def rsna_labels() -> list[Annotation]:
+    "Key points and masks that this project has labelled by hand on radiographs of the RSNA training set, by their ids; no radiograph is among them"
+    return read_annotations(Path(str(files("boneage")))/"data"/"rsna_labels.json")

@@ -81,9 +81,11 @@ def write_composites(
     n:int,             # how many
     seed:int=0,
     width:int=400,     # of a plate, pixels
+    without=(),        # ids of hands that are left out, since their own plates are there
 ) -> pd.DataFrame:     # id, path, mask, key points, as in `annotations.csv`
     "Compose n plates from the whole hands of a folder; what is there already stays"
-    hands = [read_cut_out(p) for p in sorted(Path(cut_outs).iterdir()) if p.suffix.lower() in (".jpg", ".jpeg", ".png")]
+    files = [p for p in sorted(Path(cut_outs).iterdir()) if p.suffix.lower() in (".jpg", ".jpeg", ".png") and p.stem not in set(without)]
+    hands = [read_cut_out(p) for p in files]
     hands = [hand for hand in hands if is_whole(hand[1])]
     if not hands: raise ValueError(f"{cut_outs}: no hand that is cut out and whole; expected registered radiographs on black")
     rows = []

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Curator', 'MaskCandidate', 'keep_by_quality', 'keep_by_truth', 'keep_as_decided', 'read_decisions',
-           'predict_candidates', 'MiningResult', 'repeat_labelled', 'mine']
+           'predict_candidates', 'MiningResult', 'repeat_labelled', 'mine', 'fit_round']
 
 # %% ../nbs/42_mining.ipynb #02-42-mining
 import math
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
@@ -127,13 +128,16 @@ def mine(
     seed:int=0,
     truth:dict[str, np.ndarray]|None=None, # only to measure: true masks of unlabelled plates
     report:Callable|None=None,       # called with a line after each epoch
+    initial:str|Path|None=None,      # folder of a network that the first round starts from; None: random weights
+    by_hand:list[str]|None=None,     # which of `labelled` are shown as often as `labelled_share` asks; None: all
 ) -> MiningResult:
     "Positive mining (Fig. 1): train, predict, curate, grow the training set, repeat"
     if not labelled: raise ValueError("positive mining needs at least one mask labelled by hand to start from")
     free = [i for i, name in enumerate(ids) if name not in labelled]
     rounds, believed, candidates, verdicts = [], dict(labelled), [], []
     for number in range(1, settings.rounds + 1):
-        history = fit_round(number, ids, inputs, believed, list(labelled), settings, folder, checkpoints, seed, report)
+        before_it = Path(checkpoints)/f"round{number - 1}" if number > 1 else initial
+        history = fit_round(number, ids, inputs, believed, list(labelled) if by_hand is None else by_hand, settings, folder, checkpoints, seed, report, before_it)
         before = {c.id: c.mask for c in candidates}
         candidates = predict_candidates([ids[i] for i in free], inputs[free], *load_network(folder), before)
         verdicts = curator(candidates)
@@ -142,16 +146,23 @@ def mine(
     return MiningResult(pd.DataFrame(rounds), candidates, list(verdicts))
 
 # %% ../nbs/42_mining.ipynb #14-42-mining
-def fit_round(number, ids, inputs, believed, labelled, settings, folder, checkpoints, seed, report=None) -> pd.DataFrame:
-    "Fit on what is believed so far, from the weights of the round before"
+def fit_round(
+    number:int|str,                  # of the round: names its folder and its checkpoint
+    ids, inputs,                     # as in `mine`
+    believed:dict[str, np.ndarray],  # masks to fit on, by id
+    by_hand:list[str],               # those of them that are shown as often as `labelled_share` asks
+    settings:SegmentationSettings,
+    folder, checkpoints, seed:int,   # as in `mine`
+    report:Callable|None=None,
+    initial:str|Path|None=None,      # folder of the network to start from
+) -> pd.DataFrame:                   # the fit's history
+    "One round's fit"
     chosen = [i for i, name in enumerate(ids) if name in believed]
     masks = np.stack([np.uint8(believed[ids[i]])*255 for i in chosen])
-    by_hand = np.isin(np.array(ids)[chosen], labelled)
-    rows = repeat_labelled(by_hand, settings.labelled_share)
+    rows = repeat_labelled(np.isin(np.array(ids)[chosen], by_hand), settings.labelled_share)
     settings = replace(settings, epochs=max(settings.epochs, -(-settings.shown//len(rows))))
-    before = Path(checkpoints)/f"round{number-1}"
     history = fit_segmentation(inputs[chosen], masks, settings, Path(checkpoints)/f"round{number}", Path(checkpoints)/f"round{number}.safetensors",
-                               seed + number, initial=before if number > 1 else None, rows=rows, stale="restart", report=report)
+                               seed + zlib.crc32(str(number).encode()) % 1000, initial=initial, rows=rows, stale="restart", report=report)
     for name in "model.safetensors", "config.json": _copy(Path(checkpoints)/f"round{number}"/name, Path(folder)/name)
     return history
 

@@ -32,6 +32,7 @@ class CohortSettings:
     validation: int = 240         # radiographs held out
     test: int = 300               # phantoms: the frozen set `hard`; folder: those held out besides, where no test set is in DATA
     shape: tuple = (512, 400)     # phantoms: height and width of a plate, pixels
+    labels: str = ""              # folder: "rsna", the key points and masks that this project has labelled on RSNA radiographs
     phantoms: int = 0             # folder: phantoms that segmentation and key points are fitted on besides the annotations
     composites: int = 0           # folder: plates made from the cut-out hands that lie in DATA, for the same purpose
 
@@ -52,8 +53,10 @@ class SegmentationSettings:
     labelled_share: float = 0.4   # of what is shown in a round, at least, are masks labelled by hand
     batch_size: int = 8
     learning_rate: float = 3e-3
-    quality: float = 0.5          # automatic curation keeps masks of at least this quality
-    curator: str = "automatic"    # "automatic" (quality score), "truth" (phantoms), "person" (decisions of the review widget)
+    quality: float = 0.5          # automatic curation keeps masks of at least this quality,
+    agreement: float = 0.0        # and of at least this agreement with the round before
+    curator: str = "automatic"    # "automatic" (quality score), "truth" (phantoms), "person" (decisions of the review widget), "files" (verdicts and corrected masks in review/)
+    weights: str = "fit"          # or "released": the network that came with the package
 
 # %% ../nbs/33_workspace.ipynb #08-33-workspace
 @dataclass(frozen=True)
@@ -69,10 +72,13 @@ class KeyPointSettings:
     widths: tuple = (16, 32, 64)  # channels of the three VGG blocks
     hidden: tuple = (256, 128)    # of the fully connected layers
     dropout: float = 0.1
-    epochs: int = 30
+    epochs: int = 30              # at least
+    shown: int = 0                # radiographs shown in all, at least
+    labelled_share: float = 0.0   # of what is shown, at least, are real radiographs labelled by hand
     batch_size: int = 32
     learning_rate: float = 2e-3
     looks: int = 3                # detections, each in the frame of the one before
+    weights: str = "fit"          # or "released": the network that came with the package
 
 # %% ../nbs/33_workspace.ipynb #09-33-workspace
 @dataclass(frozen=True)
@@ -158,6 +164,11 @@ class Workspace:
         path = self.root.joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    @property
+    def fits(self) -> bool:
+        "Whether this run fits preprocessing networks of its own"
+        return "fit" in (self.profile.segmentation.weights, self.profile.keypoints.weights)
 
     @property
     def models(self) -> Path:
