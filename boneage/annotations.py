@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['POINT_COLUMNS', 'TIPS_OF_21', 'AnnotationError', 'read_key_points', 'write_key_points', 'read_mask_folder',
-           'Annotation', 'fill_polygons', 'outline_mask', 'place_points', 'paint', 'decode_picture', 'encode_picture',
-           'from_labelme', 'to_labelme', 'from_supervisely', 'to_supervisely', 'from_coco', 'coco_area', 'to_coco',
-           'read_annotations', 'store_annotations', 'rsna_labels']
+           'Annotation', 'fill_polygons', 'outline_mask', 'outlines_suffice', 'place_points', 'paint', 'decode_picture',
+           'encode_picture', 'from_labelme', 'to_labelme', 'from_supervisely', 'to_supervisely', 'write_supervisely',
+           'run_lengths', 'unpack_runs', 'pack_runs', 'coco_area', 'from_coco', 'to_coco', 'read_annotations',
+           'store_annotations', 'stored_annotations', 'rsna_labels']
 
 # %% ../nbs/32_annotations.ipynb #02-32-annotations
 import base64
@@ -22,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from .cohorts import CohortError, canonical_id, read_table
-from .radiographs import DICOM_SUFFIXES, SUFFIXES, publish, write_mask
+from .radiographs import DICOM_SUFFIXES, SUFFIXES, publish, read_mask, write_mask
 from .registration import KEY_POINTS
 
 # %% ../nbs/32_annotations.ipynb #04-32-annotations
@@ -100,6 +101,13 @@ def outline_mask(
     contours, _ = cv2.findContours(np.ascontiguousarray(mask).view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [contour[:, 0] for contour in contours if len(contour) > 2]
 
+# %% ../nbs/32_annotations.ipynb #21a-32-annotations
+def outlines_suffice(
+    mask:np.ndarray,   # bool (H, W)
+) -> bool:
+    "Whether the outlines give the whole mask again: no hole, no line of single pixels"
+    return bool((fill_polygons(outline_mask(mask), mask.shape) == mask).all())
+
 # %% ../nbs/32_annotations.ipynb #22-32-annotations
 def place_points(
     named:dict[str, tuple[float, float]],  # as a tool names them
@@ -161,12 +169,18 @@ def to_labelme(
     annotation:Annotation,
     image_name:str,      # the radiograph's file, relative to the JSON file
 ) -> dict:               # content of the labelme file
-    "An annotation as labelme keeps it, with the mask as an outline that can be corrected"
+    "An annotation as labelme keeps it, with the mask as an outline that can be corrected, or as a picture where an outline would lose holes or specks"
     def shape(label, kind, points): return {"label": label, "shape_type": kind, "points": (np.asarray(points) + 0.5).tolist(), "group_id": None, "flags": {}}
-    outlines = [] if annotation.mask is None else outline_mask(annotation.mask)
+    mask = annotation.mask
+    if mask is None: area = []
+    elif outlines_suffice(mask): area = [shape("hand", "polygon", outline) for outline in outline_mask(mask)]
+    else:
+        x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+        corners = np.array([(x, y), (x + width - 1, y + height - 1)]) - 0.5  # of the picture's first and last pixel, as labelme counts
+        area = [shape("hand", "mask", corners) | {"mask": encode_picture(mask[y:y + height, x:x + width], deflated=False)}]
     known = [(name, point) for name, point in zip(KEY_POINTS, annotation.points) if np.isfinite(point).all()]
     return {"version": "5.5.0", "flags": {}, "imagePath": image_name, "imageData": None, "imageHeight": annotation.shape[0], "imageWidth": annotation.shape[1],
-            "shapes": [shape("hand", "polygon", outline) for outline in outlines] + [shape(name, "point", [point]) for name, point in known]}
+            "shapes": area + [shape(name, "point", [point]) for name, point in known]}
 
 # %% ../nbs/32_annotations.ipynb #35-32-annotations
 def from_supervisely(
@@ -195,6 +209,78 @@ def to_supervisely(
         objects.append({"classTitle": "hand", "geometryType": "bitmap", "tags": [], "bitmap": {"data": data, "origin": [x, y]}})
     return {"description": "", "tags": [], "size": dict(zip(("height", "width"), annotation.shape)), "objects": objects}
 
+# %% ../nbs/32_annotations.ipynb #36a-32-annotations
+def write_supervisely(
+    annotations:Iterable[Annotation],
+    folder:str|Path,                                    # becomes a Supervisely project: meta.json, and ds0/ann/ for the files of the images in ds0/img/
+    image_name:Callable[[str], str] = "{}.png".format,  # an id's file name
+) -> Path:                                              # `folder`
+    "A Supervisely project, to which the radiographs are still to be added"
+    folder, colours = Path(folder), dict(zip(("hand", *KEY_POINTS), ("#009E73", "#F0E442", "#D55E00", "#56B4E9")))
+    classes = [{"title": name, "shape": "bitmap" if name == "hand" else "point", "color": colour} for name, colour in colours.items()]
+    contents = {"meta.json": {"classes": classes, "tags": [], "projectType": "images"}}
+    contents |= {f"ds0/ann/{image_name(a.id)}.json": to_supervisely(a) for a in annotations}
+    for name, content in contents.items():
+        (folder/name).parent.mkdir(parents=True, exist_ok=True)
+        with publish(folder/name) as file: file.write_text(json.dumps(content))
+    return folder
+
+# %% ../nbs/32_annotations.ipynb #39b-32-annotations
+def run_lengths(
+    mask:np.ndarray,   # bool (H, W)
+) -> list[int]:        # background, hand, background, …
+    "COCO's run lengths of a mask"
+    column = np.ascontiguousarray(mask.T).ravel().astype(np.int8)
+    changes = np.flatnonzero(np.diff(column, prepend=0))
+    return np.diff(changes, prepend=0, append=column.size).tolist()
+
+# %% ../nbs/32_annotations.ipynb #39c-32-annotations
+def unpack_runs(
+    text:str,
+) -> list[int]:
+    "Run lengths from the COCO library's packed text; `ValueError` when it is cut off"
+    runs, value, bits = [], 0, 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64: raise ValueError(f"its run lengths contain the character {character!r}")
+        value |= (code & 31) << bits
+        bits += 5
+        if code & 32: continue
+        if code & 16: value -= 1 << bits
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = bits = 0
+    if bits: raise ValueError("its run lengths are cut off")
+    if min(runs, default=0) < 0: raise ValueError("its run lengths are damaged")
+    return runs
+
+# %% ../nbs/32_annotations.ipynb #39d-32-annotations
+def pack_runs(
+    runs:list[int],
+) -> str:
+    "Run lengths as the COCO library packs them"
+    text = []
+    for i, run in enumerate(runs):
+        value = run - runs[i - 2] if i > 2 else run
+        while True:
+            code, value = value & 31, value >> 5
+            more = value != (-1 if code & 16 else 0)
+            text.append(chr(48 + (code | 32*more)))
+            if not more: break
+    return "".join(text)
+
+# %% ../nbs/32_annotations.ipynb #41-32-annotations
+def coco_area(
+    segmentation:list|dict,    # polygons [x, y, x, y, …], or run lengths {"counts": [...]} or, packed, {"counts": "…"}
+    shape:tuple[int, int],     # (H, W)
+) -> np.ndarray:               # bool (H, W)
+    "A mask from COCO's three ways of writing one"
+    if isinstance(segmentation, list): return fill_polygons([np.reshape(polygon, (-1, 2)) for polygon in segmentation], shape)
+    counts = segmentation["counts"]
+    if isinstance(counts, (str, bytes)): counts = unpack_runs(counts if isinstance(counts, str) else counts.decode())
+    if sum(counts) != shape[0]*shape[1]: raise ValueError(f"its run lengths sum to {sum(counts)}, not to the image's {shape[0]*shape[1]} pixels")
+    values = np.arange(len(counts)) % 2 == 1
+    return np.repeat(values, counts).reshape(shape[::-1]).T
+
 # %% ../nbs/32_annotations.ipynb #40-32-annotations
 def from_coco(
     content:dict,    # of a COCO file
@@ -213,31 +299,21 @@ def from_coco(
         if marks: found.append(Annotation(canonical_id(Path(image["file_name"]).name), shape, mask, place_points(points)))
     return found
 
-# %% ../nbs/32_annotations.ipynb #41-32-annotations
-def coco_area(
-    segmentation:list|dict,    # polygons [x, y, x, y, …], or run lengths {"counts": [...]}
-    shape:tuple[int, int],     # (H, W)
-) -> np.ndarray:               # bool (H, W)
-    "A mask from COCO's two ways of writing one"
-    if isinstance(segmentation, list): return fill_polygons([np.reshape(polygon, (-1, 2)) for polygon in segmentation], shape)
-    if isinstance(segmentation["counts"], str): raise ValueError("its run lengths are compressed; export polygons or uncompressed ones")
-    values = np.arange(len(segmentation["counts"])) % 2 == 1
-    return np.repeat(values, segmentation["counts"]).reshape(shape[::-1]).T
-
 # %% ../nbs/32_annotations.ipynb #42-32-annotations
 def to_coco(
     annotations:Iterable[Annotation],
     image_name:Callable[[str], str] = "{}.png".format,  # an id's file name
 ) -> dict:                                              # content of one COCO file
-    "Annotations as one COCO file, with masks as polygons"
+    "Annotations as one COCO file, with masks as polygons, or as run lengths where polygons would lose holes or specks"
     images, marks = [], []
     for number, a in enumerate(annotations, start=1):
         images.append({"id": number, "file_name": image_name(a.id), "height": a.shape[0], "width": a.shape[1]})
         known = np.isfinite(a.points).all(axis=1)
         triples = np.column_stack([np.where(known[:, None], a.points, 0), 2*known]).ravel().tolist()
         mask = np.zeros(a.shape, bool) if a.mask is None else a.mask
+        area = [outline.ravel().tolist() for outline in outline_mask(mask)] if outlines_suffice(mask) else {"size": list(a.shape), "counts": pack_runs(run_lengths(mask))}
         marks.append({"id": number, "image_id": number, "category_id": 1, "iscrowd": 0, "area": int(mask.sum()), "num_keypoints": int(known.sum()), "keypoints": triples,
-                      "bbox": list(cv2.boundingRect(mask.astype(np.uint8))), "segmentation": [outline.ravel().tolist() for outline in outline_mask(mask)]})
+                      "bbox": list(cv2.boundingRect(mask.astype(np.uint8))), "segmentation": area})
     return {"images": images, "annotations": marks, "categories": [{"id": 1, "name": "hand", "keypoints": list(KEY_POINTS), "skeleton": []}]}
 
 # %% ../nbs/32_annotations.ipynb #46-32-annotations
@@ -272,6 +348,19 @@ def store_annotations(
     table = table.drop_duplicates("id", keep="last", ignore_index=True)
     if len(table): write_key_points(folder/"keypoints.csv", table)
     return table
+
+# %% ../nbs/32_annotations.ipynb #47b-32-annotations
+def stored_annotations(
+    folder:str|Path,         # written by `store_annotations`
+    shape_of:Callable[[str], tuple]|None=None, # (H, W) of an id's radiograph, for those without a mask; None: they are left out
+) -> list[Annotation]:
+    "What `store_annotations` has written, read again"
+    folder = Path(folder)
+    masks = {i: read_mask(p) for i, p in read_mask_folder(folder/"masks").items()} if (folder/"masks").is_dir() else {}
+    table = read_key_points(folder/"keypoints.csv").set_index("id") if (folder/"keypoints.csv").is_file() else pd.DataFrame(columns=list(POINT_COLUMNS))
+    ids = [i for i in dict.fromkeys([*masks, *table.index]) if i in masks or shape_of]
+    points = table.reindex(ids).to_numpy(float).reshape(-1, 3, 2)
+    return [Annotation(i, masks[i].shape if i in masks else shape_of(i), masks.get(i), p) for i, p in zip(ids, points)]
 
 # %% ../nbs/32_annotations.ipynb #47a-32-annotations
 def rsna_labels() -> list[Annotation]:
