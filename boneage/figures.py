@@ -142,19 +142,23 @@ def mining_figure(
 
 # %% ../nbs/51_figures.ipynb #23-51-figures
 def mining_rounds_figure(
-    rounds: pd.DataFrame, # round, kept, rejected, loss, and jaccard (NaN where no truth is known)
+    rounds: pd.DataFrame, # round, kept, corrected, rejected, loss, agreement and jaccard (NaN where unknown)
 ) -> Figure:
     "Masks kept and rejected in each round, the loss, and the agreement with labelled masks"
-    measures = [m for m in ("loss", "jaccard") if rounds[m].notna().any()]
+    words = {"loss": "loss H − log J", "agreement": "agreement of rounds", "jaccard": "Jaccard index"}
+    measures = [m for m in words if m in rounds and rounds[m].notna().any()]
     figure, axes = canvas(1, 1 + len(measures), 6.4, 2.6)
     bars = axes[0, 0]
-    bars.bar(rounds["round"], rounds.kept, color=REGION_COLOURS["hand"], label="kept")
-    bars.bar(rounds["round"], rounds.rejected, bottom=rounds.kept, color="#BBBBBB", label="rejected")
+    below = 0
+    for verdict, colour in (("kept", REGION_COLOURS["hand"]), ("corrected", "#E69F00"), ("rejected", "#BBBBBB")):
+        if verdict not in rounds or not rounds[verdict].any(): continue
+        bars.bar(rounds["round"], rounds[verdict], bottom=below, color=colour, label=verdict)
+        below = below + rounds[verdict]
     bars.set(xlabel="round", title="masks")
     bars.legend(fontsize=9, loc="lower right", framealpha=0.9)
     for axis, measure in zip(axes[0, 1:], measures):
         axis.plot(rounds["round"], rounds[measure], "o-", color=REGION_COLOURS["ensemble"])
-        axis.set(xlabel="round", title={"loss": "loss H − log J", "jaccard": "Jaccard index"}[measure])
+        axis.set(xlabel="round", title=words[measure])
     for axis in axes.flat:
         axis.set_xticks(rounds["round"])
     return figure

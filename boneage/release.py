@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['FOLDS', 'fold_of', 'MaskData', 'fit_base', 'mine_masks', 'cross_fit_masks', 'PointData', 'fit_detector',
-           'cross_fit_key_points']
+           'cross_fit_key_points', 'mask_errors', 'plate_variants', 'frame_distance', 'bad_plates']
 
 # %% ../nbs/62_release.ipynb #02-62-release
-import zlib
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 
@@ -22,7 +23,9 @@ from .networks import load_network
 from .preprocessing import in_parallel, measure_plate, read_segmentation_inputs, register_cohort, write_masks
 from .radiographs import read_mask
 from .stages import curator_of, make_cohort, plates_of, stored_shape, true_masks
-from .geometry import transform
+from .geometry import letterbox, mirror, rotation, scaling, transform, translation, warp
+from .registration import FRAME_CAPITATE, FRAME_SHAPE, FRAME_TIP, frame_from_key_points
+from .segmentation_training import jaccard
 from .training import digest
 from .workspace import KeyPointSettings, Workspace
 
@@ -35,7 +38,7 @@ def fold_of(
     folds:int=FOLDS,
 ) -> int:            # 0 … folds - 1
     "The fold to which a plate belongs"
-    return zlib.crc32(name.encode()) % folds
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % folds
 
 # %% ../nbs/62_release.ipynb #09-62-release
 class MaskData:
@@ -149,3 +152,99 @@ def cross_fit_key_points(
     table = pd.concat(tables, ignore_index=True)
     workspace.write_table(f"crossfit-{name}", table)
     return table
+
+# %% ../nbs/62_release.ipynb #18-62-release
+def mask_errors(
+    masks:pd.DataFrame,  # id, mask (path)
+    truth:dict,          # path of the true mask, by id
+    within:dict|None=None, # by id: bool (H, W), where to compare; None: on the whole plate
+) -> pd.DataFrame:       # id, jaccard
+    "Jaccard index with true masks, those of another resolution carried to the plate's own"
+    def compare(row):
+        mask, true = read_mask(row.mask), read_mask(truth[row.id])
+        if true.shape != mask.shape: true = warp(true, letterbox(true.shape, mask.shape), mask.shape)
+        where = (within or {}).get(row.id, True)
+        return dict(id=row.id, jaccard=jaccard(mask & where, true & where))
+    rows = [row for row in masks.itertuples() if row.id in truth]
+    return pd.DataFrame([result for _, result in in_parallel(compare, rows)])
+
+# %% ../nbs/62_release.ipynb #20-62-release
+def plate_variants(
+    image:np.ndarray,  # float32 (H, W) in [0, 1]
+    background:float,  # grey of the corners that a turn uncovers
+) -> dict:             # by name: (variant, 3×3 variant_from_image)
+    "A plate turned by multiples of 45 degrees, mirrored, inverted, and dimmed to a tenth of its range in 8 bit"
+    height, width = image.shape
+    variants = {}
+    for angle in range(45, 360, 45):
+        turn = rotation(angle, ((width - 1)/2, (height - 1)/2))
+        corners = transform(np.array([[-.5, -.5], [width - .5, -.5], [-.5, height - .5], [width - .5, height - .5]]), turn)
+        low, high = corners.min(0), corners.max(0)
+        place = translation(*(-low - .5)) @ turn
+        variants[f"turned {angle}°"] = warp(image, place, tuple(np.ceil(high - low).astype(int)[::-1].tolist()), background), place
+    variants["mirrored"] = np.ascontiguousarray(image[:, ::-1]), mirror(width)
+    variants["inverted"] = 1 - image, np.eye(3)
+    variants["dim"] = np.round((0.3 + 0.1*image)*255).astype(np.float32)/255, np.eye(3)
+    return variants
+
+# %% ../nbs/62_release.ipynb #21-62-release
+def frame_distance(
+    a:np.ndarray,          # 3×3 frame_from_image
+    b:np.ndarray,          # 3×3 frame_from_image of the same image
+    thumb:tuple,           # (x, y) of the thumb's tip in a's frame
+) -> float:                # frame pixels
+    "How far apart two registrations take a hand: the largest distance at its key points and at the middle of the bottom edge"
+    places = np.array([FRAME_TIP, FRAME_CAPITATE, thumb, (FRAME_SHAPE[1]/2, FRAME_SHAPE[0])], float)
+    return float(np.linalg.norm(transform(places, b @ np.linalg.inv(a)) - places, axis=1).max())
+
+# %% ../nbs/62_release.ipynb #24-62-release
+def bad_plates(
+    plates:list[tuple[np.ndarray, np.ndarray, np.ndarray]], # good ones: float32 (H, W), mask bool (H, W), key points (3, 2)
+    each:int = 20,   # of each kind
+    seed:int = 0,
+) -> list[tuple[str, np.ndarray]]: # kind and float32 (H, W) in [0, 1]
+    "Plates that no registration should be believed on"
+    random = np.random.RandomState(seed)
+    kinds = {"no hand": _without_hand, "two hands": _two_hands, "cut fingers": _cut_fingers, "no wrist": _without_wrist, "not a hand": _no_radiograph}
+    return [(kind, np.clip(make(plates, i, random), 0, 1).astype(np.float32)) for kind, make in kinds.items() for i in range(each)]
+
+# %% ../nbs/62_release.ipynb #25-62-release
+def _without_hand(plates, i, random):
+    "The hand painted over from what surrounds it"
+    image, mask, _ = plates[random.randint(len(plates))]
+    level = max(1, max(image.shape)//256)
+    small = cv2.resize(image, None, fx=1/level, fy=1/level, interpolation=cv2.INTER_AREA)
+    hidden = cv2.dilate(cv2.resize(mask.astype(np.uint8), small.shape[::-1]), np.ones((9, 9)))
+    filled = cv2.inpaint(np.uint8(small*255), hidden, 5, cv2.INPAINT_TELEA)/np.float32(255)
+    grown = cv2.dilate(mask.astype(np.uint8), np.ones((6*level + 1, 6*level + 1))) > 0
+    return np.where(grown, cv2.resize(filled, image.shape[::-1]), image) + random.normal(0, .004, image.shape)
+
+def _two_hands(plates, i, random):
+    "Two plates side by side"
+    first, second = (plates[k][0] for k in random.choice(len(plates), 2, replace=False))
+    height = max(first.shape[0], second.shape[0])
+    tall = [cv2.resize(p, (round(p.shape[1]*height/p.shape[0]), height)) for p in (first, second)]
+    return np.hstack([tall[0], tall[1][:, ::-1]])
+
+def _cut_fingers(plates, i, random):
+    "A plate that ends below some fingertips, or inside the thumb"
+    image, mask, points = plates[random.randint(len(plates))]
+    frame, mirrored = frame_from_key_points(points)
+    turned = warp(image, scaling(.4) @ frame, (832, 640), float(np.median(image)))
+    if i % 2: return turned[round(.4*random.uniform(250, 450)):]
+    return turned[:, :round(.4*(transform(points, frame)[2, 0] - random.uniform(80, 200)))]
+
+def _without_wrist(plates, i, random):
+    "A plate that ends above the carpals"
+    image, mask, points = plates[random.randint(len(plates))]
+    return warp(image, scaling(.4) @ frame_from_key_points(points)[0], (832, 640), float(np.median(image)))[:round(.4*random.uniform(1150, 1400))]
+
+def _no_radiograph(plates, i, random):
+    "A texture, a chessboard, a page of lines, discs, or noise"
+    y, x = np.mgrid[:700, :560]/560
+    kind = i % 5
+    if kind == 0: return cv2.GaussianBlur(random.rand(700, 560), (0, 0), random.uniform(3, 40))*8 - 3.5
+    if kind == 1: return ((x*random.randint(4, 12)).astype(int) + (y*random.randint(4, 12)).astype(int)) % 2*.8 + .1
+    if kind == 2: return .9 - .7*((np.sin(y*90) > .3) & (cv2.GaussianBlur(random.rand(700, 560), (0, 0), 3) > .5))
+    if kind == 3: return np.max([np.hypot(x - random.rand(), y - 1.2*random.rand()) < random.uniform(.05, .2) for _ in range(5)], axis=0)*.7 + .1
+    return random.rand(700, 560)

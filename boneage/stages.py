@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CUT_OUTS', 'make_cohort', 'segment_cohort', 'stored_shape', 'write_cohort_masks', 'plates_of', 'true_masks',
-           'curator_of', 'mask_agreement', 'register_stage', 'plates_with_masks', 'labelled_points',
+           'curator_of', 'mask_agreement', 'released_card', 'register_stage', 'plates_with_masks', 'labelled_points',
            'registration_agreement', 'cut_regions', 'train_model', 'model_groups']
 
 # %% ../nbs/60_stages.ipynb #02-60-stages
@@ -24,7 +24,7 @@ from .evaluation import key_point_errors
 from .geometry import letterbox, transform, warp
 from .keypoint_training import fit_key_points
 from .mining import Curator, keep_as_decided, keep_by_quality, keep_by_truth, mine, read_decisions
-from .networks import load_network, save_network
+from .networks import WeightsError, load_network, save_network
 from .phantoms import write_hard, write_phantoms
 from .preprocessing import (in_parallel, matrix_of, measure_plate, read_regions, read_segmentation_inputs,
                                    register_cohort, write_masks, write_regions)
@@ -177,11 +177,11 @@ def _first_masks(pool:pd.DataFrame, truth:dict, count:int, seed:int) -> list[str
 
 # %% ../nbs/60_stages.ipynb #17-60-stages
 def curator_of(workspace:Workspace, truth:dict) -> Curator:
-    "The curator that the profile names; files in the run's folder `review/` go before a score"
+    "The curator that the profile names; files in the run's folder `review/`, where there is one, go before a score"
     settings = workspace.profile.segmentation
-    automatic = keep_by_quality(settings.quality, settings.agreement)
+    automatic, review = keep_by_quality(settings.quality, settings.agreement), workspace.root/"review"
     kinds = dict(automatic=lambda: automatic, truth=lambda: keep_by_truth(truth), person=lambda: curate_from_file(workspace.root/"decisions.csv"),
-                 files=lambda: keep_as_decided(read_decisions(workspace.root/"review"), automatic))
+                 files=lambda: keep_as_decided(read_decisions(review), automatic) if review.is_dir() else automatic)
     if settings.curator not in kinds: raise ValueError(f"unknown curator '{settings.curator}'; known are {', '.join(kinds)}")
     return kinds[settings.curator]()
 
@@ -198,6 +198,14 @@ def mask_agreement(workspace:Workspace) -> pd.DataFrame: # id, split, quality, j
     pairs = list(zip(masks["mask"], masks.truth))
     return masks.assign(jaccard=[j for _, j in in_parallel(lambda p: _overlap(*map(read_mask, p)), pairs)])[["id", "split", "quality", "jaccard"]]
 
+# %% ../nbs/60_stages.ipynb #18a-60-stages
+def released_card(
+    name:str,  # "segmentation" or "keypoints"
+) -> dict:     # empty where the package came without weights
+    "What the package says of a released network: data, labels, rounds of mining, errors on plates that it had not seen"
+    try: return load_network(weights_folder()/name)[1].get("card", {})
+    except WeightsError: return {}
+
 # %% ../nbs/60_stages.ipynb #20-60-stages
 def register_stage(workspace:Workspace) -> pd.DataFrame: # `registration.csv`
     "Fit the key-point network or take the released one, then register every plate: publishes `models/keypoints`, `contrast.csv`, `registration.csv`"
@@ -206,7 +214,8 @@ def register_stage(workspace:Workspace) -> pd.DataFrame: # `registration.csv`
     whole = np.flatnonzero(plates.split != "annotated")
     if settings.weights == "released": _take_released(workspace, "keypoints"); plates = plates.iloc[whole]; whole = np.arange(len(plates))
     jobs = list(zip(plates.path, plates["mask"]))
-    measures = [_usable(m) for _, m in in_parallel(lambda job: measure_plate(*job, settings.view, settings.inputs), jobs, label="contrast")]
+    view = (settings.view, settings.inputs)  # of what is fitted; a released network says itself what it wants to see
+    measures = [_usable(m) for _, m in in_parallel(lambda job: measure_plate(*job, *view), jobs, label="contrast")]
     if settings.weights != "released":
         rows, points = labelled_points(workspace, plates, measures, settings.labels, seed)
         fit_key_points(np.stack([measures[i].view for i in rows]), points, settings,
