@@ -11,7 +11,7 @@ W = config["workspace"]                      # work/<run>, opened by `boneage pa
 profile = asdict(Workspace(Path(W)).profile)
 GROUPS = model_groups(profile["models_per_run"])
 MODELS = sum(GROUPS, [])
-REPORTS = "01_cohort 02_segmentation 03_registration 04_preprocessing 06_architectures 08_ablation 09_mae_table 10_stages 11_test_set 12_summary".split()
+REPORTS = "01_cohort 02_segmentation 03_registration 04_preprocessing 05_released 06_architectures 08_ablation 09_mae_table 10_stages 11_test_set 12_summary".split()
 
 
 def keys(*names):
@@ -68,6 +68,13 @@ rule preprocessing:
     output: f"{W}/regions/ids.csv", f"{W}/notebooks/04_preprocessing.ipynb"
     params: **job("04_preprocessing", margin=profile["bone_age"]["margin"], scales=profile["bone_age"]["scales"])
     threads: 2
+    shell: SHELL
+
+
+rule released:
+    input: report("05_released"), [str(p) for p in sorted(Path("boneage/weights").glob("*/config.json"))], f"{W}/cohort.csv"
+    output: f"{W}/notebooks/05_released.ipynb"
+    params: **job("05_released")
     shell: SHELL
 
 

@@ -6,7 +6,7 @@
 __all__ = ['REGION_COLOURS', 'SEX_COLOURS', 'SEX_WORDS', 'POINT_COLOURS', 'MASK_COLOUR', 'LEGEND', 'region_words', 'canvas',
            'show_plate', 'contact_sheet', 'image_rows', 'preprocessing_figure', 'mining_figure', 'mining_rounds_figure',
            'key_points_figure', 'mae_figure', 'ablation_figure', 'stages_figure', 'age_figure', 'prediction_figure',
-           'bland_altman_figure', 'key_point_error_figure', 'history_figure']
+           'bland_altman_figure', 'key_point_error_figure', 'quantile_figure', 'history_figure']
 
 # %% ../nbs/51_figures.ipynb #02-51-figures
 from textwrap import fill
@@ -309,6 +309,21 @@ def key_point_error_figure(
     for name, column in zip(KEY_POINTS, np.asarray(errors).T):
         sns.ecdfplot(column[~np.isnan(column)], ax=axes[0, 0], color=colours[name], lw=2, label=name.replace("_", " "))
     axes[0, 0].set(xlabel=unit, ylabel="share of radiographs", ylim=(0, 1.02), xlim=(0, None))
+    axes[0, 0].legend(loc="lower right", **LEGEND)
+    return figure
+
+# %% ../nbs/51_figures.ipynb #47q-51-figures
+def quantile_figure(
+    quantiles: dict,  # by name: values at equally spaced shares from 0 to 1
+    unit: str,        # words for the axis
+    share: str,       # the same for the shares
+) -> Figure:
+    "Cumulative distributions of which only quantiles are known"
+    figure, axes = canvas(1, 1, 6.4, 3.2)
+    for (name, values), colour in zip(quantiles.items(), ("#0072B2", "#E69F00", "#009E73", "#CC79A7")):
+        axes[0, 0].plot(values, np.linspace(0, 1, len(values)), color=colour, lw=2, label=name)
+    middle = np.median([values[-1 - len(values)//50] for values in quantiles.values()])  # about the 98th percentile
+    axes[0, 0].set(xlabel=unit, ylabel=share, ylim=(0, 1.02), xlim=(0, middle*1.5))
     axes[0, 0].legend(loc="lower right", **LEGEND)
     return figure
 

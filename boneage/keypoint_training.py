@@ -128,9 +128,9 @@ def key_point_config(
     "The network that a profile asks for"
     if settings.network == "HeatMapNetwork":
         inputs = views[1] if len(views) == 4 else 1
-        return dict(network="HeatMapNetwork", width=settings.width, depth=settings.depth, inputs=inputs, view=dict(shape=list(settings.shape), size=views[-1]))
+        return dict(network="HeatMapNetwork", width=settings.width, depth=settings.depth, inputs=inputs, view=dict(shape=list(settings.shape), size=views[-1], looks=settings.looks))
     if settings.network != "KeyPointNetwork": raise ValueError(f"There is no key-point network {settings.network!r}: expected KeyPointNetwork or HeatMapNetwork.")
-    return dict(network="KeyPointNetwork", shape=tuple(settings.shape), widths=tuple(settings.widths), hidden=tuple(settings.hidden), dropout=settings.dropout, view=dict(size=views[-1]))
+    return dict(network="KeyPointNetwork", shape=tuple(settings.shape), widths=tuple(settings.widths), hidden=tuple(settings.hidden), dropout=settings.dropout, view=dict(size=views[-1], looks=settings.looks))
 
 # %% ../nbs/43_keypoint_training.ipynb #18-43-keypoint-training
 def fit_key_points(

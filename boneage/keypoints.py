@@ -121,12 +121,12 @@ def detect_key_points(
     contrast:Contrast,
     network:nn.Module,   # a KeyPointNetwork or a HeatMapNetwork
     config:dict,         # its configuration; config["view"] or, in the paper's network, config["shape"] has its input's shape
-    looks:int = 3,       # in each search
+    looks:int|None = None, # in each search; None: as the configuration says, or 3
 ) -> KeyPointDetection:
     "Find middle tip, capitate and thumb tip on a plate"
     network.eval()
-    asked = {"shape": config.get("shape", (130, 100)), "size": 256} | config.get("view", {})
-    size, shape = asked["size"], tuple(asked["shape"])
+    asked = {"shape": config.get("shape", (130, 100)), "size": 256, "looks": 3} | config.get("view", {})
+    size, shape, looks = asked["size"], tuple(asked["shape"]), looks or asked["looks"]
     view, view_from_image = key_point_view(image, mask, contrast, size, config.get("inputs", 1))
     hand = warp(mask, view_from_image, (size, size))
     searches = []

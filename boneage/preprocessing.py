@@ -168,7 +168,7 @@ def measure_plate(
 
 # %% ../nbs/34_preprocessing.ipynb #23-34-preprocessing
 def register_plate(
-    path:str, mask_path:str, contrast:Contrast, network, config:dict, looks:int=3,
+    path:str, mask_path:str, contrast:Contrast, network, config:dict, looks:int|None=None,
 ) -> dict:  # one row: shape of the plate, key points, their agreement, the matrix's six numbers, mirrored, confidence
     "Detect the key points of one plate and register it"
     image, mask = read_radiograph(path), read_mask(mask_path)
@@ -192,7 +192,7 @@ def register_cohort(
     plates:pd.DataFrame,   # id, path, mask
     contrasts:list[Contrast],
     network, config:dict,  # the key-point network
-    looks:int,
+    looks:int|None,        # None: as the network's configuration says
     part:str|Path,         # file that rows are kept in until all are there, see `collect_rows`
     made_with:str = "",
     workers:int|None=None,

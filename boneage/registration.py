@@ -97,9 +97,9 @@ def masked_view(
 # %% ../nbs/12_registration.ipynb #30-12-registration
 PLAUSIBLE = {  # measure: (low, high, width of the bell beyond), frame pixels or share of the frame
     "outside": (-np.inf, 30, 60),
-    "top": (-20, 320, 120),
-    "thumb_x": (1200, 1900, 120),
-    "thumb_y": (690, 1220, 80),
+    "top": (-20, 220, 100),
+    "thumb_x": (1100, 1920, 120),
+    "thumb_y": (650, 1420, 80),
     "area": (0.20, 0.60, 0.06),
 }
 

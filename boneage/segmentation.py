@@ -146,9 +146,10 @@ def mirror_agreement(
 # %% ../nbs/10_segmentation.ipynb #30-10-segmentation
 @dataclass(frozen=True)
 class Segmentation:
-    "A mask and how far it may be believed"
-    mask: np.ndarray  # bool (H, W), in the plate's own pixels; empty when no hand was found
-    quality: float    # in [0, 1]
+    "A mask, how far it may be believed, and what else looked like a hand"
+    mask: np.ndarray     # bool (H, W), in the plate's own pixels; empty when no hand was found
+    quality: float       # in [0, 1]
+    others: float = 0.0  # size of the next largest thing that was taken for a hand on the whole plate, share of the hand's; near 1 for two hands
 
 # %% ../nbs/10_segmentation.ipynb #31-10-segmentation
 def segment(
@@ -165,8 +166,10 @@ def segment(
         done += 1
         probabilities = mask_probability(np.stack([seen, seen[:, ::-1]] if looks > 1 and done >= looks else [seen]), network)
         probability = (probabilities[0] + probabilities[-1][:, ::-1])/2 if len(probabilities) == 2 else probabilities[0]
-        hand = largest_component(probability > threshold)
+        hand = largest_component(above := probability > threshold)
         if hand.mean() < SMALLEST_HAND: return Segmentation(np.zeros(image.shape, bool), 0.0)
+        if done == 1: others = float(largest_component(above & ~hand).sum() / hand.sum())
         if done >= looks and not (looks > 1 and done < looks + PATIENCE and is_cut(hand, pose, image.shape)): break
         pose = close_up(hand, pose)
-    return Segmentation(mask_from_probability(probability, pose, image.shape, threshold), mask_quality(probability, threshold) * mirror_agreement(probabilities, threshold))
+    quality = mask_quality(probability, threshold) * mirror_agreement(probabilities, threshold)
+    return Segmentation(mask_from_probability(probability, pose, image.shape, threshold), quality, others)

@@ -1,0 +1,57 @@
+"What other programs write and read: annotations against the COCO format's own library, and the project's labels"
+import json
+
+import numpy as np
+import pytest
+
+from boneage.annotations import Annotation, coco_area, from_coco, pack_runs, read_annotations, rsna_labels, run_lengths, to_coco, unpack_runs
+
+coco_mask = pytest.importorskip("pycocotools.mask", reason="the COCO library is not installed")
+
+
+@pytest.fixture(params=range(6))
+def mask(request):
+    "Masks of several kinds: a disc, one with a hole, noise, all, nothing, a single pixel"
+    y, x = np.mgrid[:67, :53]
+    disc = np.hypot(x - 26, y - 30) < 20
+    noise = np.random.default_rng(request.param).random(disc.shape) > 0.6
+    return [disc, disc & ~(np.hypot(x - 26, y - 30) < 6), noise, disc | True, disc & False, (x == 3) & (y == 5)][request.param]
+
+
+def test_packed_runs_are_the_coco_librarys(mask):
+    theirs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    assert pack_runs(run_lengths(mask)) == theirs["counts"].decode()
+    assert unpack_runs(theirs["counts"].decode()) == run_lengths(mask)
+    assert (coco_area({"counts": theirs["counts"]}, mask.shape) == mask).all()
+
+
+def test_coco_library_reads_what_is_written(mask):
+    written = to_coco([Annotation("7", mask.shape, mask, np.full((3, 2), np.nan))])["annotations"][0]["segmentation"]
+    if isinstance(written, dict): assert (coco_mask.decode(written) == mask).all()
+    elif mask.any():
+        theirs = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(written, *mask.shape))) > 0
+        assert (theirs & mask).sum() / (theirs | mask).sum() > 0.9  # COCO fills up to the middle of an outline's pixels, we with them
+
+
+def test_a_large_file_survives(tmp_path):
+    "Bit by bit the same, through a file, for a hundred masks and points of which some are missing"
+    random = np.random.default_rng(0)
+    notes = [Annotation(str(i), (40, 30), random.random((40, 30)) > 0.5, np.where(random.random((3, 1)) < 0.3, np.nan, random.random((3, 2))*30)) for i in range(100)]
+    (tmp_path/"coco.json").write_text(json.dumps(to_coco(notes)))
+    for there, back in zip(notes, read_annotations(tmp_path/"coco.json"), strict=True):
+        assert (there.mask == back.mask).all() and np.array_equal(there.points, back.points, equal_nan=True) and there.id == back.id
+
+
+def test_own_labels_are_whole():
+    labels = rsna_labels()
+    assert len({a.id for a in labels}) == len(labels)
+    for a in labels:
+        known = a.points[np.isfinite(a.points).all(axis=1)]
+        assert (known > -1).all() and (known < np.array(a.shape[::-1]) + 1).all(), a.id
+
+
+def test_labels_name_their_terms():
+    from importlib.resources import files
+    content = json.loads((files("boneage")/"data"/"rsna_labels.json").read_text())
+    assert content["licenses"][0]["name"] == "CC BY-NC 4.0" and "Halabi" in content["licenses"][0]["note"]
+    assert from_coco(content)
