@@ -66,6 +66,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'boneage.assessment.cut_warnings': ('assessment.html#cut_warnings', 'boneage/assessment.py'),
                                     'boneage.assessment.exposure_warnings': ('assessment.html#exposure_warnings', 'boneage/assessment.py'),
                                     'boneage.assessment.load_assessor': ('assessment.html#load_assessor', 'boneage/assessment.py'),
+                                    'boneage.assessment.mask_warnings': ('assessment.html#mask_warnings', 'boneage/assessment.py'),
                                     'boneage.assessment.model_months': ('assessment.html#model_months', 'boneage/assessment.py'),
                                     'boneage.assessment.registration_warnings': ( 'assessment.html#registration_warnings',
                                                                                   'boneage/assessment.py'),

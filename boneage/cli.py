@@ -91,7 +91,7 @@ def as_record(
     frame = known(result.frame_from_image)
     return dict(path=str(path), sex=sex, sex_from=sex_from, bone_age_months=known(result.bone_age_months),
                 interval_months=None if low is None else [low, high], region_months=known(result.region_months), key_points=points,
-                frame_from_image=None if frame[0][0] is None else frame, mirrored=result.mirrored, warnings=list(result.warnings))
+                frame_from_image=None if frame[0][0] is None else frame, mirrored=result.mirrored, confidence=known(result.confidence), warnings=list(result.warnings))
 
 # %% ../nbs/90_cli.ipynb #19-90-cli
 def as_words(
