@@ -192,7 +192,7 @@ def write_collection(
     folder = Path(folder)
     for name in ("boneage-training-dataset", "masks", "rows"): (folder/name).mkdir(parents=True, exist_ok=True)
     job, rows = partial(write_phantom, folder=folder, make=make, first=first), []
-    if workers > 1:
+    if workers > 1 and n > 32:  # processes for a few are not worth their start
         with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
             for row in pool.map(job, range(n), chunksize=8):
                 rows.append(row)
