@@ -296,6 +296,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'boneage.keypoints': { 'boneage.keypoints.KeyPointDetection': ('keypoints.html#keypointdetection', 'boneage/keypoints.py'),
                                    'boneage.keypoints.detect_key_points': ('keypoints.html#detect_key_points', 'boneage/keypoints.py'),
                                    'boneage.keypoints.first_from_view': ('keypoints.html#first_from_view', 'boneage/keypoints.py'),
+                                   'boneage.keypoints.is_seen': ('keypoints.html#is_seen', 'boneage/keypoints.py'),
                                    'boneage.keypoints.key_point_view': ('keypoints.html#key_point_view', 'boneage/keypoints.py'),
                                    'boneage.keypoints.look': ('keypoints.html#look', 'boneage/keypoints.py'),
                                    'boneage.keypoints.nearby': ('keypoints.html#nearby', 'boneage/keypoints.py'),
