@@ -24,6 +24,11 @@ def report(name):
     return report_inputs(f"reports/{name}.ipynb")
 
 
+def released(name):
+    "The released network that a run takes instead of fitting its own"
+    return [str(p) for p in sorted(Path(f"boneage/weights/{name}").glob("*"))] if profile[name]["weights"] == "released" else []
+
+
 # Every job is one report; what differs stands in its params, which (unlike a shell command) are read when the rule is made.
 SHELL = f"{sys.executable} -m boneage.run reports/{{params.report}}.ipynb {W}/notebooks/{{params.executed}}.ipynb root={W} {{params.more}}"
 
@@ -46,7 +51,7 @@ rule cohort:
 
 
 rule segmentation:
-    input: report("02_segmentation"), f"{W}/cohort.csv", f"{W}/annotations.csv"
+    input: report("02_segmentation"), released("segmentation"), f"{W}/cohort.csv", f"{W}/annotations.csv"
     output: f"{W}/models/segmentation/model.safetensors", f"{W}/mining.csv", f"{W}/masks.csv", f"{W}/results/segmentation.json", f"{W}/notebooks/02_segmentation.ipynb"
     params: **job("02_segmentation", **keys("segmentation"))
     threads: 2
@@ -55,7 +60,7 @@ rule segmentation:
 
 
 rule registration:
-    input: report("03_registration"), f"{W}/masks.csv"
+    input: report("03_registration"), released("keypoints"), f"{W}/masks.csv"
     output: f"{W}/models/keypoints/model.safetensors", f"{W}/contrast.csv", f"{W}/registration.csv", f"{W}/results/registration.json", f"{W}/notebooks/03_registration.ipynb"
     params: **job("03_registration", **keys("keypoints"))
     threads: 2

@@ -7,7 +7,7 @@ __all__ = ['FOLDS', 'PAPER_DETECTOR', 'TERMS', 'KINDS', 'fold_of', 'MaskData', '
            'PointData', 'fit_detector', 'cross_fit_key_points', 'mask_errors', 'plate_variants', 'frame_distance',
            'bad_plates', 'jaccard_words', 'point_shares', 'point_words', 'frame_words', 'fit_all', 'publish_weights',
            'fold_assessors', 'assess_unseen', 'said_of_the_plate', 'variant_distances', 'variant_words',
-           'warning_words']
+           'warning_words', 'verdict_words', 'authors_masks']
 
 # %% ../nbs/62_release.ipynb #02-62-release
 import hashlib
@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from .annotations import POINT_COLUMNS
+from .annotations import POINT_COLUMNS, read_mask_folder
 from .assessment import Assessor, load_assessor
 from .keypoint_training import fit_key_points
 from .mining import fit_round, mine, repeat_labelled
@@ -417,3 +417,28 @@ def warning_words(
     rows = {"plates of the cohort": row([said.split("\n") if isinstance(said, str) and said else [] for said in unseen.warnings])}
     for kind in dict.fromkeys(kind for kind, _ in bad): rows[f"bad: {kind}"] = row([said for k, said in bad if k == kind])
     return rows | {"bad: all": row([said for _, said in bad])}
+
+# %% ../nbs/62_release.ipynb #55-62-release
+def verdict_words(
+    verdicts:pd.DataFrame, # id, verdict ("right" or "wrong"), second (the same, empty where nobody looked again)
+) -> dict:
+    "Verdicts in a row of numbers; `ValueError` when one is neither right nor wrong"
+    second = verdicts.second.fillna("")
+    odd = sorted({*verdicts.verdict} - {"right", "wrong"} | {*second} - {"right", "wrong", ""})
+    if odd: raise ValueError(f"A verdict is right or wrong, not {odd[0]!r}.")
+    again = second != ""
+    return {"plates": len(verdicts), "right": int((verdicts.verdict == "right").sum()), "share right": round(float((verdicts.verdict == "right").mean()), 4),
+            "looked at again": int(again.sum()), "of them the same verdict": int((second == verdicts.verdict)[again].sum()), "right at the second look": int((second == "right").sum())}
+
+# %% ../nbs/62_release.ipynb #58-62-release
+def authors_masks(
+    data:str|Path,  # folder of the radiographs, with masks/ where there are some
+) -> tuple[dict, dict]: # by id: path of the mask; bool (H, 1), the rows to compare
+    "The authors' masks and where they can be compared"
+    masks = read_mask_folder(Path(data)/"masks") if (Path(data)/"masks").is_dir() else {}
+    within = {}
+    for name, path in masks.items():
+        mask = read_mask(path)
+        lowest = np.flatnonzero(mask.any(axis=1))[-1]
+        within[name] = np.arange(len(mask))[:, None] <= lowest - 0.04*len(mask)  # the frame's lower edge is tilted
+    return masks, within

@@ -1,0 +1,72 @@
+"The released networks: what they say of themselves, and what they do with hands that nobody has fitted them on"
+import json
+
+import numpy as np
+import pytest
+
+from boneage.assessment import load_assessor, weights_folder
+from boneage.geometry import rotation, transform, warp
+from boneage.phantoms import CLEAN, make_phantom
+from boneage.radiographs import read_radiograph
+from boneage.registration import FRAME_CAPITATE, FRAME_TIP
+
+
+@pytest.fixture(scope="module")
+def assessor():
+    return load_assessor(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def hand():
+    "An upright phantom: float32 plate, truth"
+    phantom = make_phantom(77, 4, shape=(640, 500), defects=CLEAN)
+    return phantom.image.astype(np.float32)/255, phantom
+
+
+def test_weights_are_small_and_say_where_they_come_from():
+    folder = weights_folder()
+    assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) < 30e6
+    for name in ("segmentation", "keypoints"):
+        card = json.loads((folder/name/"config.json").read_text())["card"]
+        assert card["licence"] == "CC BY-NC 4.0" and "Halabi" in card["citation"] and card["parameters"] <= 2.1e6
+        assert card["crossfit"] and card["date"] and card["data"]
+    assert "CC BY-NC 4.0" in (folder/"README.md").read_text()
+
+
+def test_phantom_is_found_and_registered(assessor, hand):
+    plate, phantom = hand
+    result = assessor.assess(plate)
+    assert (result.mask & phantom.mask).sum() / (result.mask | phantom.mask).sum() > 0.93
+    landed = transform(phantom.key_points[:2], result.frame_from_image)
+    assert np.abs(landed - [FRAME_TIP, FRAME_CAPITATE]).max() < 60
+    assert result.confidence > 0.5
+
+
+@pytest.mark.parametrize("change", ["turned", "mirrored", "inverted", "dim"])
+def test_frame_does_not_depend_on_how_the_plate_came(assessor, hand, change):
+    plate, phantom = hand
+    height, width = plate.shape
+    if change == "turned":
+        place = rotation(90, ((width - 1)/2, (height - 1)/2))
+        place[:2, 2] -= transform([[0, height - 1]], place)[0]
+        variant = warp(plate, place, (width, height))
+    elif change == "mirrored": variant, place = np.ascontiguousarray(plate[:, ::-1]), np.array([[-1., 0, width - 1], [0, 1, 0], [0, 0, 1]])
+    else: variant, place = (1 - plate if change == "inverted" else 0.4 + 0.1*plate), np.eye(3)
+    own, found = assessor.assess(plate), assessor.assess(variant)
+    assert found.mirrored == (own.mirrored ^ (change == "mirrored"))
+    distance = transform(phantom.key_points, own.frame_from_image) - transform(phantom.key_points, found.frame_from_image @ place)
+    assert np.linalg.norm(distance, axis=1).max() < 40
+
+
+@pytest.mark.parametrize("picture", ["noise", "chessboard", "gradient"])
+def test_what_is_no_hand_is_warned_of(assessor, picture):
+    y, x = np.mgrid[:500, :400]/400
+    plate = {"noise": np.random.default_rng(0).random((500, 400)), "chessboard": ((x*8).astype(int) + (y*8).astype(int)) % 2 * .8 + .1, "gradient": (x + y)/2.3}[picture]
+    assert [w for w in assessor.assess(plate.astype(np.float32)).warnings if "bone-age weights" not in w]
+
+
+def test_released_networks_are_the_default(assessor, tmp_path, hand):
+    from boneage.radiographs import write_radiograph
+    write_radiograph(tmp_path/"hand.png", np.uint8(hand[0]*255))
+    assert assessor.folder == weights_folder()
+    assert (assessor.assess(tmp_path/"hand.png").mask == assessor.assess(read_radiograph(tmp_path/"hand.png")).mask).all()
