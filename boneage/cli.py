@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'ID_COLUMNS', 'FEW', 'main', 'as_sentence', 'in_years', 'known', 'as_record', 'as_words', 'as_row',
            'write_records', 'plain_id', 'read_sexes', 'find_sex', 'find_files', 'progress', 'assess_files', 'Sex',
-           'fail', 'assess', 'run_assessment', 'check_request', 'phantom', 'paper']
+           'fail', 'assess', 'run_assessment', 'check_request', 'phantom', 'paper', 'release']
 
 # %% ../nbs/90_cli.ipynb #02-90-cli
 import csv
@@ -368,6 +368,29 @@ def paper(
     try: code = run_paper(profile, data, limit, cores, targets=tuple(only or ()), say=typer.echo)
     except ValueError as error: fail(error)
     raise typer.Exit(code)
+
+# %% ../nbs/90_cli.ipynb #70b-90-cli
+@app.command(epilog="Research use only: boneage is not a medical device.")
+def release(
+    data:Annotated[str, typer.Option(metavar="DIR", help="Folder of radiographs with a table of ages and sexes; masks/ and keypoints.csv in it are labels.")],
+    profile:Annotated[str, typer.Option(help="Name in reports/profiles, or a path ending in .yaml.")] = "release",
+):
+    """Fit networks for masks and key points on real radiographs, and measure them on plates that they have not seen.
+
+    \b
+    The released ones again, in this clone:
+      boneage release --data radiographs
+    """
+    from boneage.release import fit_all, fold_assessors, assess_unseen  # brings the research wing
+    from boneage.workspace import load_profile, open_workspace
+    try:
+        chosen = load_profile(profile if profile.endswith(".yaml") else Path("reports")/"profiles"/f"{profile}.yaml", data=data)
+        if not Path(data).is_dir(): raise ValueError(f"{data}: no such folder of radiographs.")
+        workspace = open_workspace(chosen)
+        fit_all(workspace, typer.echo)
+        assess_unseen(workspace, fold_assessors(workspace))
+    except ValueError as error: fail(error)
+    typer.echo(f"Networks in {workspace.models}; on plates that they had not seen: {workspace.root/'crossfit-masks.csv'}, {workspace.root/'unseen.csv'}.")
 
 # %% ../nbs/90_cli.ipynb #72-90-cli
 if __name__ == "__main__" and "IPython" not in sys.modules: app()
