@@ -121,7 +121,7 @@ def test_bad_rows_and_files_are_named_and_the_rest_is_done(smoke, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, sentence", [
-    (["--profile", "absent"], "no such profile; there are phantom, rsna, sample, smoke"),
+    (["--profile", "absent"], "no such profile; there are phantom, release, rsna, sample, smoke"),
     (["--profile", "rsna"], "say where they are with DATA"),
     (["--profile", "sample", "--data", "nowhere"], "nowhere: no such folder"),
     (["--profile", "phantom", "--data", "."], "reads no DATA"),
