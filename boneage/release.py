@@ -21,16 +21,15 @@ import pandas as pd
 
 from .annotations import POINT_COLUMNS, read_mask_folder
 from .assessment import Assessor, load_assessor
+from .evaluation import key_point_errors
+from .geometry import mirror, rotation, scaling, transform, translation, warp
 from .keypoint_training import fit_key_points
 from .mining import fit_round, mine, repeat_labelled
 from .networks import count_parameters, load_network, save_network
-from .evaluation import key_point_errors
-from .preprocessing import MATRIX_COLUMNS, in_parallel, collect_rows, matrix_of, measure_plate, read_segmentation_inputs, register_cohort, write_masks
+from .preprocessing import MATRIX_COLUMNS, collect_rows, in_parallel, matrix_of, measure_plate, read_segmentation_inputs, register_cohort, write_masks
 from .radiographs import read_mask, read_radiograph, write_mask
-from .stages import curator_of, make_cohort, plates_of, stored_shape, true_masks
-from .geometry import letterbox, mirror, rotation, scaling, transform, translation, warp
 from .registration import FRAME_CAPITATE, FRAME_SHAPE, FRAME_TIP, KEY_POINTS, frame_from_key_points
-from .segmentation_training import jaccard
+from .stages import curator_of, make_cohort, overlap_with_truth, plates_of, stored_shape, true_masks
 from .training import digest
 from .workspace import KeyPointSettings, Workspace
 
@@ -166,10 +165,7 @@ def mask_errors(
 ) -> pd.DataFrame:       # id, jaccard
     "Jaccard index with true masks, those of another resolution carried to the plate's own"
     def compare(row):
-        mask, true = read_mask(row.mask), read_mask(truth[row.id])
-        if true.shape != mask.shape: true = warp(true, letterbox(true.shape, mask.shape), mask.shape)
-        where = (within or {}).get(row.id, True)
-        return dict(id=row.id, jaccard=jaccard(mask & where, true & where))
+        return dict(id=row.id, jaccard=overlap_with_truth(read_mask(row.mask), read_mask(truth[row.id]), (within or {}).get(row.id, True)))
     rows = [row for row in masks.itertuples() if row.id in truth]
     return pd.DataFrame([result for _, result in in_parallel(compare, rows)])
 
@@ -329,7 +325,7 @@ def publish_weights(
     "Write a network with its card"
     fitted, config = load_network(network)
     words = dict(card) | TERMS | dict(date=date, parameters=count_parameters(fitted))
-    save_network(folder, fitted, {k: v for k, v in config.items() if k not in ("format", "card")}, words)
+    save_network(folder, fitted, config, words)
 
 # %% ../nbs/62_release.ipynb #42-62-release
 def fold_assessors(
@@ -341,8 +337,7 @@ def fold_assessors(
     for fold in range(folds):
         folder = workspace.root/"crossfit"/f"weights{fold}"
         for name in ("segmentation", "keypoints"):
-            network, config = load_network(workspace.models/f"{name}-fold{fold}")
-            save_network(folder/name, network, {k: v for k, v in config.items() if k != "format"})
+            save_network(folder/name, *load_network(workspace.models/f"{name}-fold{fold}"))
         made.append(load_assessor(folder, "cpu"))
     return made
 

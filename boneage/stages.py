@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CUT_OUTS', 'SEEN', 'make_cohort', 'segment_cohort', 'stored_shape', 'write_cohort_masks', 'plates_of', 'true_masks',
-           'curator_of', 'mask_agreement', 'released_card', 'register_stage', 'plates_with_masks', 'labelled_points',
-           'registration_agreement', 'cut_regions', 'train_model', 'model_groups']
+           'curator_of', 'overlap_with_truth', 'mask_agreement', 'released_card', 'register_stage', 'plates_with_masks',
+           'labelled_points', 'registration_agreement', 'cut_regions', 'train_model', 'model_groups']
 
 # %% ../nbs/60_stages.ipynb #02-60-stages
 from pathlib import Path
@@ -139,7 +139,7 @@ def stored_shape(settings:SegmentationSettings) -> tuple: # (h, w)
 def _take_released(workspace:Workspace, name:str) -> dict: # its card
     "Put a released network where a run's own would lie"
     network, config = load_network(weights_folder()/name)
-    save_network(workspace.models/name, network, {k: v for k, v in config.items() if k not in ("format", "card")}, config["card"])
+    save_network(workspace.models/name, network, config)
     return config["card"]
 
 # %% ../nbs/60_stages.ipynb #13c-60-stages
@@ -189,9 +189,14 @@ def curator_of(workspace:Workspace, truth:dict) -> Curator:
 SEEN = "fitted on" # the split of labelled plates that the released networks may have seen: whatever the cohort holds out, nothing was held out from them
 
 # %% ../nbs/60_stages.ipynb #17a-60-stages
-def _overlap(mask, truth) -> float:
-    "Jaccard index of two masks of one plate, the true one perhaps drawn at another resolution"
-    return jaccard(mask, truth if truth.shape == mask.shape else warp(truth, letterbox(truth.shape, mask.shape), mask.shape))
+def overlap_with_truth(
+    mask:np.ndarray,        # bool (H, W), in the plate's own pixels
+    truth:np.ndarray,       # bool, of the same plate, perhaps drawn at another resolution
+    within:np.ndarray|bool = True, # bool, broadcast to (H, W): where to compare
+) -> float:
+    "Jaccard index with a true mask, which is carried to the plate's own pixels first"
+    if truth.shape != mask.shape: truth = warp(truth, letterbox(truth.shape, mask.shape), mask.shape)
+    return jaccard(mask & within, truth & within)
 
 # %% ../nbs/60_stages.ipynb #18-60-stages
 def mask_agreement(workspace:Workspace) -> pd.DataFrame: # id, split, quality, jaccard
@@ -200,7 +205,7 @@ def mask_agreement(workspace:Workspace) -> pd.DataFrame: # id, split, quality, j
     masks = masks[masks.truth.notna()]
     if workspace.profile.segmentation.weights == "released": masks["split"] = SEEN
     pairs = list(zip(masks["mask"], masks.truth))
-    return masks.assign(jaccard=[j for _, j in in_parallel(lambda p: _overlap(*map(read_mask, p)), pairs)])[["id", "split", "quality", "jaccard"]]
+    return masks.assign(jaccard=[j for _, j in in_parallel(lambda p: overlap_with_truth(*map(read_mask, p)), pairs)])[["id", "split", "quality", "jaccard"]]
 
 # %% ../nbs/60_stages.ipynb #18a-60-stages
 def released_card(
