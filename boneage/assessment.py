@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['DIM', 'FOREARM', 'RIM', 'CUT', 'UNSURE', 'SECOND', 'DOUBTFUL', 'AGES', 'UNKNOWN', 'weights_folder', 'voting_rules',
            'Assessment', 'as_radiograph', 'exposure_warnings', 'cut_warnings', 'mask_warnings', 'registration_warnings',
-           'age_warnings', 'Assessor', 'model_months', 'Verdict', 'bone_age_verdict', 'assess_image', 'load_assessor']
+           'age_warnings', 'Assessor', 'Answer', 'ask_models', 'Verdict', 'bone_age_verdict', 'assess_image',
+           'load_assessor']
 
 # %% ../nbs/20_assessment.ipynb #02-20-assessment
 import math
@@ -17,9 +18,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from .bone_age import REGION_NAMES, ModelName, predict_months
+from .bone_age import REGION_NAMES, ModelName, beliefs
 from .contrast import Contrast, measure_contrast
-from .ensembles import VotingRule, read_rules, vote
+from .ensembles import VotingRule, half_width_of, read_rules, spread_of, vote, vote_on_distribution
 from .geometry import letterbox, transform
 from .keypoints import detect_key_points
 from .networks import MONTHS, WeightsError, load_network
@@ -45,13 +46,13 @@ def voting_rules(
     folder:Path,                # of `weights_folder`
 ) -> dict[str, VotingRule]:     # by "M", "F", "none"; a key without models is left out
     "Who votes for a boy, a girl, and a child whose sex is not known; `WeightsError` where a voter has no weights"
-    names = sorted(path.parent.name for path in folder.glob("*-*-*-*/config.json"))
     path = folder / "ensembles.json"
     if path.is_file():
         rules = read_rules(path)
-        absent = sorted({member for rule in rules.values() for member in rule.members} - set(names))
+        absent = sorted(member for rule in rules.values() for member in rule.members if not (folder / member / "config.json").is_file())
         if absent: raise WeightsError(f"{path} lets {absent[0]} vote, but {folder} has no such model.")
         return rules
+    names = sorted(path.parent.name for path in folder.glob("*-*-*-*/config.json"))
     chosen = {key: [name for name in names if ModelName.parse(name).sees(key) and name.startswith("registered")] for key in ("M", "F", "none")}
     return {key: VotingRule(members, [1] * len(members), math.inf) for key, members in chosen.items() if members}
 
@@ -68,6 +69,7 @@ class Assessment:
     mirrored: bool                                 # the thumb lies on the left of an upright hand
     warnings: list[str] = field(default_factory=list)  # sentences; empty when all is well
     confidence: float = math.nan                   # in [0, 1]: how plausible the mask and the points are as a hand; 0 when nothing was found
+    distribution: np.ndarray|None = None           # (240,) how probable each month is, where the models say so
 
 # %% ../nbs/20_assessment.ipynb #19-20-assessment
 def as_radiograph(
@@ -182,29 +184,39 @@ class Assessor:
         return assess_image(as_radiograph(source), sex, self)
 
 # %% ../nbs/20_assessment.ipynb #45-20-assessment
-def model_months(
+@dataclass(frozen=True)
+class Answer:
+    "What one bone-age model says of a plate"
+    region: str                      # that it looked at
+    months: float
+    distribution: np.ndarray|None    # (240,) probabilities of the months; None of a regression network
+
+
+def ask_models(
     assessor:Assessor,
     members:tuple[str, ...],      # names of bone-age models
+    sex:str|None,                 # "M", "F" or None
     image:np.ndarray,             # (H, W) float32
     mask:np.ndarray,              # bool (H, W)
     contrast:Contrast,
     frame_from_image:np.ndarray,  # 3×3
-) -> np.ndarray:                  # (k,) months
+) -> list[Answer]:
     "What each bone-age model says of a registered plate"
-    views, months = {}, []
+    views, answers = {}, []
     for member in members:
-        (network, config), name = assessor.network(member), ModelName.parse(member)
-        view = config.get("view", {})
-        region, scale = view.get("region", name.region), view.get("scale", 0.)
+        network, config = assessor.network(member)
+        view, parts = config.get("view", {}), (member.split("-") + ["", ""])[:2]
+        kind, region, scale = view.get("input", parts[0]), view.get("region", parts[1]), view.get("scale", 0.)
         if region not in REGION_NAMES or region_matrix(region, scale)[1] != tuple(config.get("shape", ())):
             raise WeightsError(f"{assessor.folder / member / 'config.json'}: region {region!r} at scale {scale} does not give an image of shape {config.get('shape')}.")
-        key = (name.input, region, scale)
+        key = (kind, region, scale)
         if key not in views:
-            pose = frame_from_image if name.input == "registered" else letterbox(image.shape, FRAME_SHAPE)
-            dressed = {} if name.input == "original" else dict(mask=mask, contrast=contrast)
+            pose = frame_from_image if kind == "registered" else letterbox(image.shape, FRAME_SHAPE)
+            dressed = {} if kind == "original" else dict(mask=mask, contrast=contrast)
             views[key] = region_image(image, pose, region, scale, **dressed)
-        months.extend(predict_months(network, views[key][None]))
-    return np.array(months)
+        months, distribution = beliefs(network, views[key][None], sex)
+        answers.append(Answer(region, float(months[0]), None if distribution is None else distribution[0]))
+    return answers
 
 # %% ../nbs/20_assessment.ipynb #47-20-assessment
 @dataclass(frozen=True)
@@ -214,6 +226,7 @@ class Verdict:
     interval: tuple[float, float]    # months
     regions: dict[str, float]        # months by region
     warnings: tuple[str, ...] = ()
+    distribution: np.ndarray|None = None  # (240,) where every model has one
 
 # %% ../nbs/20_assessment.ipynb #48-20-assessment
 UNKNOWN = Verdict(math.nan, (math.nan, math.nan), dict.fromkeys(REGION_NAMES, math.nan))  # of a radiograph of which nothing can be said
@@ -231,15 +244,19 @@ def bone_age_verdict(
     key = sex if sex in assessor.rules else "none"
     rule = assessor.rules.get(key)
     if rule is None: return Verdict(UNKNOWN.months, UNKNOWN.interval, UNKNOWN.regions, ("There are no bone-age weights for this radiograph: mask, key points and frame are all that can be told.",))
-    said = model_months(assessor, rule.members, image, mask, contrast, frame_from_image)
-    months = float(np.clip(vote(said[:, None], rule)[0], 0, MONTHS))
+    answers = ask_models(assessor, rule.members, None if key == "none" else key, image, mask, contrast, frame_from_image)
+    months = float(np.clip(vote([[answer.months] for answer in answers], rule)[0], 0, MONTHS))
+    with_spread = all(answer.distribution is not None for answer in answers)
+    if rule.of_spread and not with_spread: raise WeightsError(f"{assessor.folder / 'ensembles.json'}: the interval counts in spreads, but not every voter has a distribution.")
+    spread = vote_on_distribution([[answer.distribution] for answer in answers], rule) if with_spread else None
     known = math.isfinite(rule.half_width)
-    interval = tuple(np.clip([months - rule.half_width, months + rule.half_width], 0, MONTHS).tolist()) if known else UNKNOWN.interval
-    by_region = {region: [m for member, m in zip(rule.members, said) if ModelName.parse(member).region == region] for region in REGION_NAMES}
+    half = float(half_width_of(rule, spread_of(spread)[0] if with_spread else 1.0))
+    interval = tuple(np.clip([months - half, months + half], 0, MONTHS).tolist()) if known else UNKNOWN.interval
+    by_region = {region: [answer.months for answer in answers if answer.region == region] for region in REGION_NAMES}
     regions = {region: float(np.clip(np.mean(heard), 0, MONTHS)) if heard else math.nan for region, heard in by_region.items()}
     warnings = age_warnings(months) + ([] if known else ["There is no interval: these models have no ensembles.json."])
     if sex and key == "none": warnings.append(f'There are no models for sex "{sex}": those for both sexes were asked.')
-    return Verdict(months, interval, regions, tuple(warnings))
+    return Verdict(months, interval, regions, tuple(warnings), spread[0] if with_spread else None)
 
 # %% ../nbs/20_assessment.ipynb #51-20-assessment
 def assess_image(
@@ -263,7 +280,7 @@ def assess_image(
             warnings += registration_warnings(plausible, detection.agreement) + cut_warnings(mask, frame)
             verdict, confidence = bone_age_verdict(assessor, sex, image, mask, contrast, frame), plausible * found.quality
     places = dict(zip(KEY_POINTS, map(tuple, points.tolist())))
-    return Assessment(verdict.months, verdict.interval, dict(verdict.regions), mask, places, frame, mirrored, [*warnings, *verdict.warnings], confidence)
+    return Assessment(verdict.months, verdict.interval, dict(verdict.regions), mask, places, frame, mirrored, [*warnings, *verdict.warnings], confidence, verdict.distribution)
 
 # %% ../nbs/20_assessment.ipynb #52-20-assessment
 def load_assessor(

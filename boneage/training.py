@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.basics import Callback, DataLoaders, Learner, OptimWrapper
+from fastai.callback.training import GradientClip
 from fastai.callback import progress, schedule  # noqa: F401  these give Learner its no_bar and fit_one_cycle
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -261,6 +262,8 @@ class Schedule:
     epochs:int
     learning_rate:float = 3e-3   # at the peak of the cycle
     weight_decay:float = 0.01
+    clip:float = 0.0             # largest norm of a step's gradient; 0: any
+    bfloat16:bool = True         # where the hardware multiplies it natively; separable convolutions are faster without it
 
 # %% ../nbs/40_training.ipynb #45-40-training
 class DivergedError(ValueError):
@@ -337,9 +340,9 @@ def _made_with(network, train, valid, loss, schedule, seed):
 def _learner(network, train, valid, loss, schedule, metrics, start):
     "A fastai Learner at the point where `start` left off"
     optimizer = partial(OptimWrapper, opt=partial(torch.optim.AdamW, fused=True))
-    model = _Autocast(network, fast_bfloat16(train.device))
+    model = _Autocast(network, schedule.bfloat16 and fast_bfloat16(train.device))
     learner = Learner(DataLoaders(train, valid or []), model, loss, optimizer, lr=schedule.learning_rate,
-                      wd=schedule.weight_decay, metrics=list(metrics))
+                      wd=schedule.weight_decay, metrics=list(metrics), cbs=[GradientClip(schedule.clip)] if schedule.clip else None)
     learner.create_opt()
     if start.optimizer:
         state, parameters = learner.opt.state_dict(), learner.opt.param_lists[0]
