@@ -105,7 +105,7 @@ class BoneAgeSettings:
 class FineTuningSettings:
     "Bone-age networks that start from ImageNet weights, for little data: those that are released"
     scales: dict = field(default_factory=lambda: dict(hand=0.128, carpals=0.224, metacarpals=0.174))  # input pixels per frame pixel
-    stages: dict = field(default_factory=lambda: dict(hand=7, carpals=5, metacarpals=5))              # of EfficientNet-lite0
+    stages: dict = field(default_factory=lambda: dict(hand=6, carpals=5, metacarpals=5))              # of EfficientNet-lite0
     margin: float = 0.1           # stored around each region, share of its size
     folds: int = 5                # the cohort is divided into so many; each network leaves one out
     start: str = "imagenet"       # "imagenet", a folder of fitted networks to start from, or "nothing"
@@ -114,8 +114,8 @@ class FineTuningSettings:
     batch_size: int = 16
     learning_rate: float = 6e-4
     weight_decay: float = 0.02
-    rotation: float = 12.0        # augmentation: degrees either way
-    zoom: float = 0.1             # share of size either way
+    rotation: float = 15.0        # augmentation: degrees either way
+    zoom: float = 0.12            # share of size either way
     shift: float = 0.05           # share of size either way
     gamma: float = 0.3            # exponent from 1 - gamma to 1 + gamma
     smoothing: float = 6.0        # months: standard deviation of the target distribution around a label
