@@ -6,7 +6,8 @@
 __all__ = ['REGION_COLOURS', 'SEX_COLOURS', 'SEX_WORDS', 'POINT_COLOURS', 'MASK_COLOUR', 'LEGEND', 'region_words', 'canvas',
            'show_plate', 'contact_sheet', 'image_rows', 'preprocessing_figure', 'mining_figure', 'mining_rounds_figure',
            'key_points_figure', 'mae_figure', 'ablation_figure', 'stages_figure', 'age_figure', 'prediction_figure',
-           'bland_altman_figure', 'key_point_error_figure', 'quantile_figure', 'history_figure']
+           'bland_altman_figure', 'key_point_error_figure', 'quantile_figure', 'history_figure', 'assessment_words',
+           'assessment_figure']
 
 # %% ../nbs/51_figures.ipynb #02-51-figures
 from textwrap import fill
@@ -18,9 +19,11 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from .assessment import Assessment
+from .contrast import measure_contrast
 from .evaluation import ORDER, bland_altman
 from .geometry import invert, letterbox, transform
-from .registration import FRAME_CAPITATE, FRAME_SHAPE, FRAME_TIP, KEY_POINTS, REGIONS
+from .registration import FRAME_CAPITATE, FRAME_SHAPE, FRAME_TIP, KEY_POINTS, REGIONS, region_image
 
 # %% ../nbs/51_figures.ipynb #06-51-figures
 REGION_COLOURS = {"hand": "#0072B2", "carpals": "#D55E00", "metacarpals": "#009E73", "ensemble": "#222222"}
@@ -339,3 +342,56 @@ def history_figure(
     axes[0, 0].set(xlabel="epoch", ylabel="loss")
     axes[0, 0].legend(**LEGEND)
     return figure
+
+# %% ../nbs/51_figures.ipynb #52-51-figures
+def assessment_words(
+    result: Assessment,
+    sex: str|None=None, # "M", "F" or None
+) -> str:
+    "Bone age and interval in a line"
+    if np.isnan(result.bone_age_months): return "bone age not known"
+    months, (low, high) = round(result.bone_age_months), result.interval_months
+    between = "" if np.isnan(low) else f", 90 % between {low:.0f} and {high:.0f}"
+    return f"{months} months ({months // 12} y {months % 12} m){between}; {dict(M='boy', F='girl').get(sex, 'sex not given')}"
+
+# %% ../nbs/51_figures.ipynb #53-51-figures
+def assessment_figure(
+    image: np.ndarray,   # (H, W) float in [0, 1], as it was assessed
+    result: Assessment,
+    sex: str|None=None,  # "M", "F" or None
+    title: str="",       # such as the file's name
+) -> Figure:
+    "Plate with mask, points and regions; the regions as they were seen; the distribution over the months"
+    registered = np.isfinite(result.frame_from_image).all()
+    figure = plt.figure(figsize=(9, 5.6), layout="constrained", dpi=100)
+    plt.close(figure)
+    axes = figure.subplot_mosaic([["plate", *REGIONS], ["plate", *["months"]*len(REGIONS)]], width_ratios=[1.7, 1, 1, 1], height_ratios=[1.15, 1])
+    seen = image[result.mask] if result.mask.any() else image
+    low, high = np.percentile(seen, [1, 99.5])
+    show_plate(axes["plate"], np.clip((image - low) / max(high - low, 1e-6), 0, 1), result.mask)
+    for name, (x, y) in result.key_points.items():
+        axes["plate"].plot(x, y, "o", ms=7, mfc="none", mew=2, color=POINT_COLOURS[name])
+    axes["plate"].set_xlim(-0.5, image.shape[1] - 0.5); axes["plate"].set_ylim(image.shape[0] - 0.5, -0.5)
+    contrast = measure_contrast(image, result.mask) if registered else None
+    for name, region in REGIONS.items():
+        axes[name].axis("off")
+        if not registered: continue
+        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * [region.width, region.height] + [region.left, region.top]
+        axes["plate"].plot(*transform(corners, invert(result.frame_from_image)).T, color=REGION_COLOURS[name], lw=1)
+        months = result.region_months.get(name, np.nan)
+        show_plate(axes[name], region_image(image, result.frame_from_image, name, 0.2, mask=result.mask, contrast=contrast), title=f"{region_words(name)}" + ("" if np.isnan(months) else f"\n{months:.0f} months"))
+        axes[name].title.set_color(REGION_COLOURS[name])
+    _draw_months(axes["months"], result)
+    figure.suptitle("\n".join([f"{title}: {assessment_words(result, sex)}" if title else assessment_words(result, sex), *(fill(f"⚠ {warning}", 110) for warning in result.warnings)]), fontsize=11, ha="left", x=0.01)
+    return figure
+
+# %% ../nbs/51_figures.ipynb #54-51-figures
+def _draw_months(axis, result):
+    "The distribution over the months with vote and interval; words where there is none"
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.set(yticks=[], xlabel="bone age, months", xticks=range(0, 241, 24), xlim=(0, 240))
+    if np.isnan(result.bone_age_months): axis.text(120, 0.5, "no bone age", ha="center", va="center", color="gray"); axis.set_ylim(0, 1); return
+    if result.distribution is not None: axis.fill_between(np.arange(len(result.distribution)), result.distribution, color=REGION_COLOURS["hand"], alpha=0.25, lw=0)
+    axis.axvline(result.bone_age_months, color=REGION_COLOURS["ensemble"], lw=2)
+    if not np.isnan(result.interval_months[0]): axis.axvspan(*result.interval_months, color=REGION_COLOURS["ensemble"], alpha=0.08, lw=0)
+    axis.set_ylim(0, None)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['write_age_regions', 'member', 'cross_fit_ages', 'said_unseen', 'choose_vote', 'cross_vote', 'interval_score',
            'age_words', 'steps', 'fit_steps', 'fit_paper_network', 'step_words', 'released_rules', 'publish_ages',
-           'age_assessors', 'age_variants', 'age_variant_words']
+           'age_assessors', 'age_variants', 'age_variant_words', 'release_ages', 'alone_of', 'region_words']
 
 # %% ../nbs/63_release_ages.ipynb #03-63-release-ages
 from collections.abc import Callable
@@ -287,3 +287,46 @@ def age_variant_words(
     "Median, 95 % and largest movement by variant, months"
     row = lambda name, t: {"variant": name, "plates": len(t), "median": round(float(t.moved.median()), 2), "95 %": round(float(t.moved.quantile(.95)), 2), "largest": round(float(t.moved.max()), 1), "no answer": int(t.moved.isna().sum())}
     return [row(name, t) for name, t in moved.groupby("variant", sort=False)] + [row("all", moved)]
+
+# %% ../nbs/63_release_ages.ipynb #37-63-release-ages
+def release_ages(
+    workspace:Workspace,
+    report:Callable|None=None,    # called with a line after each epoch
+    compare:bool = True,          # fit the other ways, too
+) -> dict:                        # the card: errors with and without the sex, by region, steps, the rules' weights
+    "Fit, vote, compare: publishes `ages/voted.csv`, `ages/unknown.csv` and `ages/card.json`, and the released files in `ages/weights/`"
+    settings, plates = workspace.profile.fine_tuning, write_age_regions(workspace)
+    cross_fit_ages(workspace, plates, report)
+    regions = tuple(settings.scales)
+    said = np.stack([said_unseen(workspace, plates, region) for region in regions])
+    voted, unknown = (cross_vote(said, plates, regions, known) for known in (True, False))
+    workspace.write_table("ages/voted", voted); workspace.write_table("ages/unknown", unknown)
+    rules = released_rules(said, plates, regions, settings.folds)
+    card = dict(errors=age_words(voted), errors_without_sex=age_words(unknown), regions=region_words(said, plates, regions, voted),
+                weights={key: dict(zip(regions, np.round([sum(w for m, w in zip(rule.members, rule.weights) if f"-{region}-" in m) for region in regions], 3).tolist())) for key, rule in rules.items()},
+                plates=len(plates), folds=settings.folds, settings={k: v for k, v in vars(settings).items()})
+    if compare: card["steps"] = step_words(fit_steps(workspace, plates, steps(settings), report=report), alone_of(said, plates, regions, "hand"))
+    workspace.write_result("bone-age", card)
+    return card
+
+# %% ../nbs/63_release_ages.ipynb #38-63-release-ages
+def alone_of(
+    distributions:np.ndarray,  # (k, n, 3, 240)
+    plates:pd.DataFrame,
+    regions:tuple,             # k names
+    region:str,
+) -> pd.DataFrame:             # id, sex, bone_age, predicted
+    "What one region's networks say alone, of plates they have not seen"
+    months = distributions[regions.index(region)] @ np.arange(MONTHS)
+    return plates[["id", "sex", "bone_age"]].assign(predicted=months[np.arange(len(plates)), plates.sex.map(ANSWERS.index)])
+
+# %% ../nbs/63_release_ages.ipynb #39-63-release-ages
+def region_words(
+    distributions:np.ndarray,  # (k, n, 3, 240)
+    plates:pd.DataFrame,
+    regions:tuple,             # k names
+    voted:pd.DataFrame,        # of `cross_vote`
+) -> list[dict]:               # rows: region, plates, MAE, its interval, and how much worse than the vote
+    "The error of each region alone, and its paired difference to the vote"
+    tables = pd.concat([alone_of(distributions, plates, regions, region).assign(step=f"{region} alone") for region in regions])
+    return step_words(pd.concat([tables, voted.assign(step="vote")]), voted)

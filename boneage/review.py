@@ -5,11 +5,14 @@
 # %% auto #0
 __all__ = ['POINT_COLOURS', 'mask_fingerprint', 'DecisionLog', 'redraw_mask', 'brush_mask', 'candidate_picture', 'PlateCanvas',
            'ReviewMasks', 'write_candidates', 'read_candidates', 'ReviewNeeded', 'waiting_file', 'curate_from_file',
-           'review_masks', 'CorrectPoints']
+           'review_masks', 'CorrectPoints', 'AssessRadiograph']
 
 # %% ../nbs/52_review.ipynb #02-52-review
 import base64
 import hashlib
+import html
+import io
+import tempfile
 from pathlib import Path
 
 import anywidget
@@ -20,8 +23,10 @@ import pandas as pd
 import traitlets
 
 from .annotations import POINT_COLUMNS, read_key_points, write_key_points
+from .assessment import Assessor, load_assessor
+from .figures import assessment_figure, assessment_words
 from .mining import Curator, MaskCandidate
-from .radiographs import publish, read_mask, read_radiograph, write_mask
+from .radiographs import SUFFIXES, dicom_sex, publish, read_mask, read_radiograph, write_mask
 from .registration import KEY_POINTS
 from .segmentation import largest_component
 
@@ -421,3 +426,53 @@ class CorrectPoints(widgets.VBox):
         self.canvas.show(candidate_picture(self.image, None, self.height, self.points))
         names = " · ".join(f"<b>{name}</b>" if i == self.chosen else name for i, name in enumerate(name.replace("_", " ") for name in KEY_POINTS))
         self.words.value = f"<b>{self.plates.id[self.position]}</b> · {left} to go · {names}"
+
+# %% ../nbs/52_review.ipynb #40-52-review
+class AssessRadiograph(widgets.VBox):
+    "Choose a file and a sex, see mask, key points, regions, bone age and warnings"
+    def __init__(
+        self,
+        assessor: Assessor|None=None, # None: the released networks, read when they are needed
+    ):
+        self.assessor, self.result, self.image, self.name, self.header_sex = assessor, None, None, "", None
+        self.upload = widgets.FileUpload(accept=",".join(sorted(SUFFIXES)), multiple=False, description="Radiograph")
+        self.sex = widgets.ToggleButtons(options=[("not given", None), ("girl", "F"), ("boy", "M")], description="Sex", value=None)
+        self.words, self.picture = widgets.HTML("Choose a radiograph of a hand. Research use only."), widgets.Image(format="png", layout={"display": "none", "max_width": "900px"})
+        self.upload.observe(lambda change: self.take(change["new"]), "value")
+        self.sex.observe(lambda _: self.assess(), "value")
+        super().__init__([widgets.HBox([self.upload, self.sex]), self.words, self.picture])
+
+    def take(
+        self,
+        files, # as the upload button holds them: dicts with `name` and `content`
+    ):
+        "Read the file that was chosen, and assess it"
+        if not files: return
+        file, self.image = files[-1], None
+        self.name = Path(file["name"]).name
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder)/f"radiograph{Path(self.name).suffix.lower()}"
+            path.write_bytes(bytes(file["content"]))
+            try: self.image, self.header_sex = read_radiograph(path), dicom_sex(path)
+            except (ValueError, OSError, MemoryError) as error: self._say(str(error).replace(str(path), self.name)); return
+        self.assess()
+
+    def assess(self):
+        "Assess the radiograph that is there, with the sex that is chosen, else with the DICOM header's"
+        if self.image is None: return
+        sex = self.sex.value or self.header_sex
+        self._say(f"{self.name}: assessing …")
+        try:
+            if self.assessor is None: self.assessor = load_assessor()
+            self.result = self.assessor.assess(self.image, sex)
+        except ValueError as error: self._say(f"{self.name}: {error}"); return
+        drawn = io.BytesIO()
+        assessment_figure(self.image, self.result, sex, self.name).savefig(drawn, format="png", dpi=100)
+        self.picture.value, self.picture.layout.display = drawn.getvalue(), None
+        said = ", says the DICOM header" if self.header_sex and not self.sex.value else ""
+        self.words.value = f"<b>{html.escape(self.name)}</b>: {assessment_words(self.result, sex)}{said}. Research use only."
+
+    def _say(self, sentence):
+        "Show words alone"
+        self.picture.layout.display = "none"
+        self.words.value = html.escape(sentence)
