@@ -191,7 +191,7 @@ def find_files(
     found = {}
     for item in paths:
         try:
-            for match in find_radiographs(item): found.setdefault(match.resolve(), match)
+            for match in find_radiographs(item): found.setdefault(os.path.realpath(match), match)  # a link that leads to itself has one, too
         except (ValueError, OSError) as error: complain(as_sentence(item, error))
     return list(found.values())
 

@@ -64,6 +64,7 @@ def read_file(
 ) -> tuple[bytes, str]:   # its content and its kind: "PNG", "JPEG", "TIFF" or "DICOM"
     "An image file's bytes and kind; `RadiographError` when it is missing, empty or something else"
     if path.is_dir(): raise RadiographError(f"{path} is a folder, not an image file.")
+    if path.exists() and not path.is_file(): raise RadiographError(f"{path} is a pipe or a device, not an image file.")
     try:
         with path.open("rb") as file:
             kind = file_kind(head := file.read(132), path.suffix.lower())
@@ -319,6 +320,7 @@ def is_radiograph(
     suffix = path.suffix.lower()
     if suffix in SUFFIXES: return True
     if suffix and not suffix[1:].isdigit(): return False
+    if not path.is_file(): return False  # a pipe would wait for ever
     with path.open("rb") as file: return file_kind(file.read(132)) == "DICOM"
 
 # %% ../nbs/00_radiographs.ipynb #69-00-radiographs
@@ -343,5 +345,5 @@ def find_radiographs(
         matches = [match for name in named for match in (find_in_folder(name) if name.is_dir() else [name])]
         if not named: raise RadiographError(f"{item} names no file or folder.")
         if not matches: raise RadiographError(f"{item} holds no radiograph: expected files ending in {', '.join(sorted(SUFFIXES))}.")
-        for match in matches: found.setdefault(match.resolve(), match)
+        for match in matches: found.setdefault(os.path.realpath(match), match)  # a link that leads to itself has one, too
     return sorted(found.values())
