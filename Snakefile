@@ -77,7 +77,7 @@ rule preprocessing:
 
 
 rule released:
-    input: report("05_released"), [str(p) for p in sorted(Path("boneage/weights").glob("*/config.json"))], f"{W}/cohort.csv"
+    input: report("05_released"), [str(p) for p in sorted(Path("boneage/weights").rglob("*.json"))], f"{W}/cohort.csv"
     output: f"{W}/notebooks/05_released.ipynb"
     params: **job("05_released")
     shell: SHELL

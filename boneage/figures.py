@@ -6,8 +6,8 @@
 __all__ = ['REGION_COLOURS', 'SEX_COLOURS', 'SEX_WORDS', 'POINT_COLOURS', 'MASK_COLOUR', 'LEGEND', 'region_words', 'canvas',
            'show_plate', 'contact_sheet', 'image_rows', 'preprocessing_figure', 'mining_figure', 'mining_rounds_figure',
            'key_points_figure', 'mae_figure', 'ablation_figure', 'stages_figure', 'age_figure', 'prediction_figure',
-           'bland_altman_figure', 'key_point_error_figure', 'quantile_figure', 'history_figure', 'assessment_words',
-           'assessment_figure']
+           'bland_altman_figure', 'key_point_error_figure', 'quantile_figure', 'group_error_figure', 'history_figure',
+           'assessment_words', 'assessment_figure']
 
 # %% ../nbs/51_figures.ipynb #02-51-figures
 from textwrap import fill
@@ -328,6 +328,18 @@ def quantile_figure(
     middle = np.median([values[-1 - len(values)//50] for values in quantiles.values()])  # about the 98th percentile
     axes[0, 0].set(xlabel=unit, ylabel=share, ylim=(0, 1.02), xlim=(0, middle*1.5))
     axes[0, 0].legend(loc="lower right", **LEGEND)
+    return figure
+
+# %% ../nbs/51_figures.ipynb #47s-51-figures
+def group_error_figure(
+    rows: pd.DataFrame, # group, MAE, low, high, plates
+) -> Figure:
+    "MAE of groups of radiographs with their intervals"
+    figure, axes = canvas(1, 1, 6.4, 0.8 + 0.34*len(rows))
+    places = np.arange(len(rows))[::-1]
+    axes[0, 0].errorbar(rows.MAE, places, xerr=[rows.MAE - rows.low, rows.high - rows.MAE], fmt="o", color=REGION_COLOURS["hand"], capsize=3)
+    axes[0, 0].set_yticks(places, [f"{row.group} ({row.plates:,})" for row in rows.itertuples()])
+    axes[0, 0].set(xlabel="MAE, months", xlim=(0, None))
     return figure
 
 # %% ../nbs/51_figures.ipynb #49-51-figures

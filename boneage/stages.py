@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['CUT_OUTS', 'SEEN', 'make_cohort', 'segment_cohort', 'stored_shape', 'write_cohort_masks', 'plates_of', 'true_masks',
-           'curator_of', 'overlap_with_truth', 'mask_agreement', 'released_card', 'register_stage', 'plates_with_masks',
-           'labelled_points', 'registration_agreement', 'cut_regions', 'train_model', 'model_groups']
+           'curator_of', 'overlap_with_truth', 'mask_agreement', 'released_card', 'bone_age_card', 'register_stage',
+           'plates_with_masks', 'labelled_points', 'registration_agreement', 'cut_regions', 'train_model',
+           'model_groups']
 
 # %% ../nbs/60_stages.ipynb #02-60-stages
+import json
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +216,13 @@ def released_card(
     "What the package says of a released network: data, labels, rounds of mining, errors on plates that it had not seen"
     try: return load_network(weights_folder()/name)[1].get("card", {})
     except WeightsError: return {}
+
+# %% ../nbs/60_stages.ipynb #18b-60-stages
+def bone_age_card() -> dict: # empty where the package came without bone-age networks
+    "What the package says of its bone-age networks: errors on plates that they had not seen, by sex, stage and region; what each step brings"
+    try: path = weights_folder()/"bone-age.json"
+    except WeightsError: return {}
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 # %% ../nbs/60_stages.ipynb #20-60-stages
 def register_stage(workspace:Workspace) -> pd.DataFrame: # `registration.csv`
