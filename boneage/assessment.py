@@ -13,17 +13,15 @@ import math
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-
+from threading import Lock
+from typing import Any
 import numpy as np
-import torch
-from torch import nn
-
 from .bone_age import REGION_NAMES, ModelName, beliefs
 from .contrast import Contrast, measure_contrast
 from .ensembles import VotingRule, half_width_of, read_rules, spread_of, vote, vote_on_distribution
 from .geometry import letterbox, transform
 from .keypoints import detect_key_points
-from .networks import MONTHS, WeightsError, load_network
+from .inference import MONTHS, OnnxNetwork, WeightsError, read_config
 from .radiographs import RadiographError, read_radiograph
 from .registration import FRAME_CAPITATE, FRAME_SHAPE, KEY_POINTS, frame_from_key_points, region_image, region_matrix, registration_confidence
 from .segmentation import Segmentation, segment
@@ -159,20 +157,27 @@ class Assessor:
     "Everything needed to assess radiographs; made by `load_assessor`"
     def __init__(
         self,
-        folder:Path,          # of `weights_folder`
-        device:torch.device,  # where the networks live
+        folder:Path,  # of `weights_folder`
+        device,       # torch.device where the networks live; None: they are ONNX models
     ):
         self.folder, self.device = folder, device
         self.rules = voting_rules(folder)
-        self.loaded = {}  # name → (network, configuration)
+        self.loaded, self.loading = {}, Lock()  # name → (network, configuration)
 
     def network(
         self,
         name:str,  # "segmentation", "keypoints" or the name of a bone-age model
-    ) -> tuple[nn.Module, dict]:
+    ) -> tuple[Any, dict]:
         "A network and its configuration, read once"
-        if name not in self.loaded: self.loaded[name] = load_network(self.folder / name, self.device)
+        with self.loading:
+            if name not in self.loaded: self.loaded[name] = self._read(self.folder / name)
         return self.loaded[name]
+
+    def _read(self, folder):
+        "A network from its folder"
+        if self.device is None: return OnnxNetwork(folder / "model.onnx"), read_config(folder / "config.json")
+        from boneage.networks import load_network  # brings PyTorch
+        return load_network(folder, self.device)
 
     def assess(
         self,
@@ -214,7 +219,7 @@ def ask_models(
             pose = frame_from_image if kind == "registered" else letterbox(image.shape, FRAME_SHAPE)
             dressed = {} if kind == "original" else dict(mask=mask, contrast=contrast)
             views[key] = region_image(image, pose, region, scale, **dressed)
-        months, distribution = beliefs(network, views[key][None], sex)
+        months, distribution = beliefs(network, config, views[key][None], sex)
         answers.append(Answer(region, float(months[0]), None if distribution is None else distribution[0]))
     return answers
 
@@ -284,13 +289,17 @@ def assess_image(
 
 # %% ../nbs/20_assessment.ipynb #52-20-assessment
 def load_assessor(
-    weights:str|Path|None = None,  # a run's folder, or its `models` folder; None: the weights that came with the package
+    weights:str|Path|None = None,  # a run's folder, or its `models` folder, or one of exported ONNX models; None: the weights that came with the package
     device:str|None = None,        # "cpu", "cuda", …; None: a GPU where there is one
 ) -> Assessor:
     "An assessor with its weights; `WeightsError` with a sentence when they are missing or damaged"
-    try: where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error: raise ValueError(f"{device!r} is no device: expected cpu or cuda.") from error
-    if where.type == "cuda" and not torch.cuda.is_available(): raise ValueError("There is no CUDA device here: use the device cpu.")
-    assessor = Assessor(weights_folder(weights), where)
+    folder = weights_folder(weights)
+    if (folder / "segmentation" / "model.onnx").is_file(): assessor = Assessor(folder, None)
+    else:
+        import torch
+        try: where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        except RuntimeError as error: raise ValueError(f"{device!r} is no device: expected cpu or cuda.") from error
+        if where.type == "cuda" and not torch.cuda.is_available(): raise ValueError("There is no CUDA device here: use the device cpu.")
+        assessor = Assessor(folder, where)
     for name in ("segmentation", "keypoints"): assessor.network(name)
     return assessor

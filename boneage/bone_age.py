@@ -10,10 +10,8 @@ __all__ = ['INPUTS', 'REGION_NAMES', 'SEXES', 'HEADS', 'ModelName', 'grid', 'abl
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import nn
 
-from .networks import ANSWERS, MONTHS, EfficientNetBoneAge, months_from_scaled, network_input
+from .inference import ANSWERS, MONTHS, compute, months_from_scaled, speaks
 
 # %% ../nbs/14_bone_age.ipynb #05-14-bone-age
 INPUTS = ("original", "normalised", "registered")  # how far the radiograph has been preprocessed
@@ -62,42 +60,33 @@ def ablation() -> list[ModelName]:
 
 # %% ../nbs/14_bone_age.ipynb #15-14-bone-age
 def predict_months(
-    network:nn.Module,       # a BoneAgeNetwork
+    network,                 # a BoneAgeNetwork
     regions:np.ndarray,      # uint8 (n, h, w)
     batch_size:int = 64,
 ) -> np.ndarray:             # (n,) float64, months
     "The bone age that a network sees in each region"
-    return months_from_scaled(_in_batches(network, network, regions, batch_size)).reshape(-1)
-
-# %% ../nbs/14_bone_age.ipynb #16-14-bone-age
-def _in_batches(function, network, regions, batch_size):
-    "`function` of regions as its network wants them, without gradients, as float64"
-    device = next(network.parameters()).device
-    network.eval()
-    with torch.inference_mode():
-        batches = [function(network_input(torch.from_numpy(np.array(regions[start:start + batch_size])).to(device))).cpu().double().numpy()
-                   for start in range(0, len(regions), batch_size)]
-    return np.concatenate(batches) if batches else np.zeros(0)
+    return months_from_scaled(compute(network, regions, batch_size).astype(np.float64)).reshape(-1)
 
 # %% ../nbs/14_bone_age.ipynb #20-14-bone-age
 def month_distribution(
-    network:nn.Module,       # a BoneAgeNetwork with a classification head
+    network,                 # a BoneAgeNetwork with a classification head
     regions:np.ndarray,      # uint8 (n, h, w)
     batch_size:int = 64,
 ) -> np.ndarray:             # (n, 240) probabilities of the months 0 … 239
     "What a classification network believes of each region; `ValueError` for a regression network"
-    return _in_batches(network.distribution, network, regions, batch_size).reshape(len(regions), -1)
+    return compute(network, regions, batch_size, "distribution").astype(np.float64).reshape(len(regions), -1)
 
 # %% ../nbs/14_bone_age.ipynb #24-14-bone-age
 def beliefs(
-    network:nn.Module,   # any bone-age network
+    network,             # any bone-age network
+    config:dict,         # its configuration
     regions:np.ndarray,  # uint8 (n, h, w)
     sex:str|None = None, # "M", "F" or None; counts where the network answers for each
     batch_size:int = 64,
 ) -> tuple[np.ndarray, np.ndarray|None]: # (n,) months; (n, 240) probabilities of the months, None of a regression network
     "The bone age that a network sees in each region, and its distribution where it has one"
-    if isinstance(network, EfficientNetBoneAge):
-        spread = _in_batches(lambda x: network.distribution(x)[:, ANSWERS.index(sex or "none")], network, regions, batch_size).reshape(len(regions), MONTHS)
-    elif network.head == "classification": spread = month_distribution(network, regions, batch_size)
-    else: return predict_months(network, regions, batch_size), None
+    kind = speaks(config)
+    if kind == "regression": return predict_months(network, regions, batch_size), None
+    if kind == "each": spread = np.exp(compute(network, regions, batch_size).astype(np.float64)).reshape(-1, len(ANSWERS), MONTHS)[:, ANSWERS.index(sex or "none")]
+    else: spread = month_distribution(network, regions, batch_size)
     return spread @ np.arange(MONTHS), spread

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
-from torch import nn
 
 from .contrast import Contrast
 from .geometry import fit_circle, invert, letterbox, rotation, scaling, transform, translation, warp
-from .networks import network_input
+from .inference import compute
 from .registration import FRAME_SHAPE, KEY_POINTS, frame_from_key_points, masked_view, registration_confidence
 
 # %% ../nbs/13_keypoints.ipynb #07-13-keypoints
@@ -83,14 +81,12 @@ def nearby(
 def look(
     view:np.ndarray,              # uint8 (size, size) or (inputs, size, size), from `key_point_view`
     inputs_from_view:np.ndarray,  # (3, 3) or several, (n, 3, 3)
-    network:nn.Module,            # KeyPointNetwork or HeatMapNetwork: (n, inputs, h, w) → (n, 3, 2)
+    network,                      # KeyPointNetwork or HeatMapNetwork: (n, inputs, h, w) → (n, 3, 2)
     shape:tuple[int, int],        # (h, w) of the network's input
 ) -> np.ndarray:                  # (3, 2) pixels of the view
     "What the network finds when a view is shown to it in a certain way, or on average over several ways"
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
     poses, pictures = np.reshape(inputs_from_view, (-1, 3, 3)), view.reshape(-1, *view.shape[-2:])
-    seen = torch.from_numpy(np.stack([[warp(picture, pose, shape) for picture in pictures] for pose in poses]))
-    with torch.inference_mode(): found = network(network_input(seen.to(device))).double().cpu().numpy()
+    found = compute(network, np.stack([[warp(picture, pose, shape) for picture in pictures] for pose in poses])).astype(np.float64)
     return np.mean([transform(points, invert(pose)) for points, pose in zip(found, poses)], axis=0)
 
 # %% ../nbs/13_keypoints.ipynb #26-13-keypoints
@@ -121,7 +117,7 @@ def is_seen(
 def search(
     view:np.ndarray,             # uint8 (size, size) or (inputs, size, size)
     input_from_view:np.ndarray,  # 3×3, the first look
-    network:nn.Module,
+    network,
     shape:tuple[int, int],       # (h, w) of the network's input
     windows:tuple,               # of the looks that follow; of one that is None, the network may answer beyond the frame
 ) -> tuple[np.ndarray, float]:   # (3, 2) pixels of the view; agreement
@@ -141,7 +137,7 @@ def detect_key_points(
     image:np.ndarray,    # (H, W) float in [0, 1]
     mask:np.ndarray,     # bool (H, W); `ValueError` when it is empty
     contrast:Contrast,
-    network:nn.Module,   # a KeyPointNetwork or a HeatMapNetwork
+    network,             # a KeyPointNetwork or a HeatMapNetwork
     config:dict,         # its configuration; config["view"] or, in the paper's network, config["shape"] has its input's shape
     looks:int|None = None, # in each search of the paper's network; None: as the configuration says, or 3
 ) -> KeyPointDetection:

@@ -12,11 +12,9 @@ import math
 from dataclasses import dataclass
 import cv2
 import numpy as np
-import torch
-from torch import nn
 
 from .geometry import invert, letterbox, transform, translation, warp
-from .networks import network_input
+from .inference import compute
 
 # %% ../nbs/10_segmentation.ipynb #06a-10-segmentation
 STRETCHED = (1, 99) # percentiles of the greys seen that become black and white
@@ -42,16 +40,12 @@ def segmentation_input(
 # %% ../nbs/10_segmentation.ipynb #11-10-segmentation
 def mask_probability(
     inputs:np.ndarray,       # uint8 (n, h, w), from `segmentation_input`
-    network:nn.Module,       # a UNet: (n, 1, h, w) → logits (n, 1, h, w)
+    network,                 # a UNet: (n, 1, h, w) → logits (n, 1, h, w)
     batch_size:int = 32,
 ) -> np.ndarray:             # float32 (n, h, w)
     "How probably each pixel is hand"
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    network.eval()
-    with torch.inference_mode():
-        batches = [network(network_input(torch.from_numpy(np.array(inputs[start:start + batch_size])).to(device)))[:, 0].float().sigmoid().cpu().numpy()
-                   for start in range(0, len(inputs), batch_size)]
-    return np.concatenate(batches) if batches else np.zeros(inputs.shape, np.float32)
+    if not len(inputs): return np.zeros(inputs.shape, np.float32)
+    return 1 / (1 + np.exp(-np.clip(compute(network, inputs, batch_size)[:, 0], -50, 50)))
 
 # %% ../nbs/10_segmentation.ipynb #16-10-segmentation
 def largest_component(
@@ -168,7 +162,7 @@ class Segmentation:
 # %% ../nbs/10_segmentation.ipynb #31-10-segmentation
 def segment(
     image:np.ndarray,     # (H, W) float in [0, 1]
-    network:nn.Module,    # a UNet
+    network,              # a UNet
     config:dict,          # its configuration; config["view"] has the (h, w) of its input, "shape", and how often to look, "looks"
     threshold:float = 0.5,
 ) -> Segmentation:
