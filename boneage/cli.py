@@ -6,7 +6,7 @@
 __all__ = ['app', 'ID_COLUMNS', 'FEW', 'FAULTS', 'DRAWING', 'main', 'as_sentence', 'in_years', 'known', 'as_record', 'as_words',
            'as_row', 'write_records', 'plain_id', 'read_sexes', 'find_sex', 'find_files', 'progress', 'assess_files',
            'side_by_side', 'save_figure', 'Sex', 'fail', 'assess', 'run_assessment', 'check_request', 'phantom',
-           'paper', 'release']
+           'paper', 'release', 'export']
 
 # %% ../nbs/90_cli.ipynb #02-90-cli
 import csv
@@ -224,8 +224,8 @@ def assess_files(
     figures:Path|None = None,            # folder for a figure of each
 ):
     "Assess many files, on all cores; a bad one is complained about and passed over"
-    from boneage.assessment import as_radiograph  # brings PyTorch
-    from boneage.networks import WeightsError
+    from boneage.assessment import as_radiograph  # brings OpenCV
+    from boneage.inference import WeightsError
     def one(path):
         sex, sex_from = sex_of(path)
         image = as_radiograph(path)
@@ -255,11 +255,12 @@ def side_by_side(
         yield lambda do, things: ((thing, attempt(do, thing)) for thing in things)
         return
     import cv2
-    import torch
     from collections import deque
     from concurrent.futures import ThreadPoolExecutor
-    before = cv2.getNumThreads(), torch.get_num_threads()
-    cv2.setNumThreads(1); torch.set_num_threads(1)
+    torch = sys.modules.get("torch")  # not there where onnxruntime computes
+    before = cv2.getNumThreads(), torch and torch.get_num_threads()
+    cv2.setNumThreads(1)
+    if torch: torch.set_num_threads(1)
     pool = ThreadPoolExecutor(workers)
     def each(do, things):
         waiting, things = deque(), iter(things)
@@ -270,7 +271,8 @@ def side_by_side(
     try: yield each
     finally:
         pool.shutdown(cancel_futures=True)
-        cv2.setNumThreads(before[0]); torch.set_num_threads(before[1])
+        cv2.setNumThreads(before[0])
+        if torch: torch.set_num_threads(before[1])
 
 # %% ../nbs/90_cli.ipynb #44c-90-cli
 DRAWING = Lock()  # matplotlib draws one figure at a time
@@ -464,6 +466,24 @@ def release(
         card = release_ages(workspace, typer.echo)
     except ValueError as error: fail(error)
     typer.echo(f"Networks in {workspace.models}; on plates that they had not seen: {workspace.root/'unseen.csv'}, {workspace.root/'ages'/'voted.csv'}; mean absolute error {card['errors'][0]['MAE']} months.")
+
+# %% ../nbs/90_cli.ipynb #70c-90-cli
+@app.command(epilog="Research use only: boneage is not a medical device.")
+def export(
+    out:Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.", show_default=False)],
+    weights:Annotated[Path|None, typer.Option(metavar="DIR", help="Run folder with fitted networks; without it, those that came with boneage.", show_default=False)] = None,
+):
+    """Write the whole assessment as ONNX models, which need onnxruntime and no PyTorch.
+
+    \b
+    boneage export exported
+    boneage assess hand.png --weights exported
+    """
+    from boneage.assessment import load_assessor  # brings PyTorch
+    from boneage.export import export_assessor
+    try: differences = export_assessor(load_assessor(weights, "cpu"), out)
+    except (ValueError, OSError) as error: fail(error)
+    typer.echo(f"{len(differences)} networks in {out}; onnxruntime's answers differ from PyTorch's by at most {max(differences.values()):.0e} of the largest.")
 
 # %% ../nbs/90_cli.ipynb #72-90-cli
 if __name__ == "__main__" and "IPython" not in sys.modules: app()

@@ -81,7 +81,7 @@ def test_wheel_says_what_it_is(wheel):
     assert "not a medical device" in metadata
     asked = {Requirement(line.removeprefix("Requires-Dist: ")).name for line in metadata.splitlines() if line.startswith("Requires-Dist")}
     assert asked == {Requirement(line).name for lines in requirements().values() for line in lines}
-    assert set(re.findall(r"^Provides-Extra: (.*)$", metadata, re.M)) == {"dicom", "reports", "slurm", "docs", "dev"}
+    assert set(re.findall(r"^Provides-Extra: (.*)$", metadata, re.M)) == {"dicom", "onnx", "fine-tuning", "reports", "slurm", "docs", "dev"}
     assert "boneage = boneage.cli:app" in wheel.read(next(n for n in wheel.namelist() if n.endswith("/entry_points.txt"))).decode()
 
 
@@ -188,6 +188,12 @@ def test_assessing_starts_without_research_packages():
     names = [f"boneage.{module}" for module, number in number_of().items() if number <= 20]
     code = f"import sys, {', '.join(names)}; print(sorted({RESEARCH!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT).stdout.strip() == "[]"
+
+
+def test_assessing_can_do_without_torch():
+    code = "import sys; sys.modules['torch'] = None; import boneage.assessment; print('cv2' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
+    assert done.stdout.strip() == "True", done.stderr
 
 
 def test_every_module_imports_without_torchvision():
