@@ -294,7 +294,9 @@ def load_assessor(
 ) -> Assessor:
     "An assessor with its weights; `WeightsError` with a sentence when they are missing or damaged"
     folder = weights_folder(weights)
-    if (folder / "segmentation" / "model.onnx").is_file(): assessor = Assessor(folder, None)
+    if (folder / "segmentation" / "model.onnx").is_file():
+        if device not in (None, "cpu"): raise ValueError(f"{folder} holds ONNX models, which are computed on the cpu, not on {device!r}.")
+        assessor = Assessor(folder, None)
     else:
         import torch
         try: where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

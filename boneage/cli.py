@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'ID_COLUMNS', 'FEW', 'FAULTS', 'DRAWING', 'main', 'as_sentence', 'in_years', 'known', 'as_record', 'as_words',
            'as_row', 'write_records', 'plain_id', 'read_sexes', 'find_sex', 'find_files', 'progress', 'assess_files',
-           'side_by_side', 'save_figure', 'Sex', 'fail', 'assess', 'run_assessment', 'check_request', 'phantom',
-           'paper', 'release', 'export']
+           'attempt', 'side_by_side', 'figure_names', 'save_figure', 'Sex', 'fail', 'assess', 'run_assessment',
+           'check_request', 'phantom', 'paper', 'release', 'export']
 
 # %% ../nbs/90_cli.ipynb #02-90-cli
 import csv
@@ -220,37 +220,48 @@ def assess_files(
     assessor,                            # boneage.assessment.Assessor
     sex_of:Callable[[Path], tuple],      # a file's sex and where it is known from
     done:Callable[[dict], None],         # told each record, in the files' order
-    complain:Callable[[str], None],      # told a sentence for each file that can't be assessed
+    complain:Callable[[str], None],      # told a sentence for each file that can't be assessed, or drawn
     figures:Path|None = None,            # folder for a figure of each
 ):
     "Assess many files, on all cores; a bad one is complained about and passed over"
     from boneage.assessment import as_radiograph  # brings OpenCV
     from boneage.inference import WeightsError
+    names = figure_names(files)
     def one(path):
         sex, sex_from = sex_of(path)
         image = as_radiograph(path)
         result = assessor.assess(image, sex)
-        if figures: save_figure(figures, path, image, result, sex)
-        return as_record(path, sex, sex_from, result)
+        undrawn = attempt(lambda _: save_figure(figures/names[path], path, image, result, sex), path) if figures else None
+        return as_record(path, sex, sex_from, result), undrawn
     with side_by_side(len(files)) as each:
         for path, outcome in each(one, files):
             if isinstance(outcome, WeightsError): raise outcome  # no file's fault: no other would fare better
-            if isinstance(outcome, Exception): complain(as_sentence(path, outcome))
-            else: done(outcome)
+            if isinstance(outcome, Exception): complain(as_sentence(path, outcome)); continue
+            record, undrawn = outcome
+            done(record)
+            if isinstance(undrawn, Exception): complain(f"{path} was assessed, but its figure could not be drawn: {' '.join(str(undrawn).split())}")
 
 # %% ../nbs/90_cli.ipynb #44b-90-cli
-FAULTS = (ValueError, OSError, MemoryError, RuntimeError)  # what a bad file may raise
+FAULTS = (ValueError, OSError, MemoryError, RuntimeError)  # what a bad file may raise, and OpenCV's own error
 
+
+def attempt(
+    do:Callable,  # of one thing
+    thing,
+):                # what came of it, or the error
+    "Do something that a bad file may spoil"
+    try: return do(thing)
+    except Exception as error:
+        if isinstance(error, FAULTS) or type(error).__module__ == "cv2": return error
+        raise
 
 @contextmanager
 def side_by_side(
     number:int,  # of things to do
 ):               # a function (do, things) that yields each thing with what came of it, an error included, in order
     "All cores for many things, one thread each, which is quicker than all threads for one after another; nothing special for few"
-    def attempt(do, thing):
-        try: return do(thing)
-        except FAULTS as error: return error
-    workers = min(os.cpu_count() or 1, number)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, number, 8)  # each holds a plate in memory
     if workers < 2 or number <= FEW:
         yield lambda do, things: ((thing, attempt(do, thing)) for thing in things)
         return
@@ -278,19 +289,28 @@ def side_by_side(
 DRAWING = Lock()  # matplotlib draws one figure at a time
 
 
+def figure_names(
+    files:list[Path],
+) -> dict[Path, str]: # name of the PNG: the file's own; where two would have the same, with a piece of their paths' fingerprints
+    "What the figures of some files are called"
+    from collections import Counter
+    from hashlib import sha256
+    plain = {path: path.name.replace(".", "-") for path in files}
+    often = Counter(plain.values())
+    return {path: f"{name}.png" if often[name] == 1 else f"{name}-{sha256(str(path).encode()).hexdigest()[:8]}.png" for path, name in plain.items()}
+
+
 def save_figure(
-    folder:Path,
+    target:Path,     # of the PNG
     path:Path,       # of the radiograph
     image,           # (H, W), as it was assessed
     result,          # an Assessment
     sex:str|None,
-) -> Path:           # folder/<name>-<suffix>.png
-    "Draw an assessment into a folder"
+):
+    "Publish the drawing of an assessment"
     from boneage.figures import assessment_figure  # brings matplotlib, seaborn, pandas: only when a figure is wanted
     from boneage.radiographs import publish
-    target = folder/f"{path.name.replace('.', '-')}.png"
     with DRAWING, publish(target) as file: assessment_figure(image, result, sex, path.name).savefig(file, format="png", dpi=110)
-    return target
 
 # %% ../nbs/90_cli.ipynb #48-90-cli
 class Sex(str, Enum):
@@ -452,6 +472,7 @@ def release(
     What was killed goes on where it was.
     """
     from boneage.release import assess_unseen, fit_all, fold_assessors  # brings the research wing
+    from boneage.fine_tuning import imagenet_weights
     from boneage.release_ages import release_ages
     from boneage.assessment import load_assessor
     from boneage.stages import make_cohort
@@ -459,11 +480,12 @@ def release(
     try:
         chosen = load_profile(profile if profile.endswith(".yaml") else Path("reports")/"profiles"/f"{profile}.yaml", data=data)
         if not Path(data).is_dir(): raise ValueError(f"{data}: no such folder of radiographs.")
+        if chosen.fine_tuning.start == "imagenet": imagenet_weights()  # now, not after hours, is it known that they are missing
         workspace = open_workspace(chosen)
         if ages_only: make_cohort(workspace)
         else: fit_all(workspace, typer.echo)
         assess_unseen(workspace, [load_assessor(device="cpu")] if ages_only else fold_assessors(workspace))
-        card = release_ages(workspace, typer.echo)
+        card = release_ages(workspace, typer.echo, **(dict(preprocessing="by the released networks, which may have seen the plate") if ages_only else {}))
     except ValueError as error: fail(error)
     typer.echo(f"Networks in {workspace.models}; on plates that they had not seen: {workspace.root/'unseen.csv'}, {workspace.root/'ages'/'voted.csv'}; mean absolute error {card['errors'][0]['MAE']} months.")
 

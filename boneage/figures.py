@@ -375,8 +375,7 @@ def assessment_figure(
 ) -> Figure:
     "Plate with mask, points and regions; the regions as they were seen; the distribution over the months"
     registered = np.isfinite(result.frame_from_image).all()
-    figure = plt.figure(figsize=(9, 5.6), layout="constrained", dpi=100)
-    plt.close(figure)
+    figure = Figure(figsize=(9, 5.6), layout="constrained", dpi=100)  # not by pyplot, which is not for threads
     axes = figure.subplot_mosaic([["plate", *REGIONS], ["plate", *["months"]*len(REGIONS)]], width_ratios=[1.7, 1, 1, 1], height_ratios=[1.15, 1])
     seen = image[result.mask] if result.mask.any() else image
     low, high = np.percentile(seen, [1, 99.5])
@@ -394,7 +393,7 @@ def assessment_figure(
         show_plate(axes[name], region_image(image, result.frame_from_image, name, 0.2, mask=result.mask, contrast=contrast), title=f"{region_words(name)}" + ("" if np.isnan(months) else f"\n{months:.0f} months"))
         axes[name].title.set_color(REGION_COLOURS[name])
     _draw_months(axes["months"], result)
-    figure.suptitle("\n".join([f"{title}: {assessment_words(result, sex)}" if title else assessment_words(result, sex), *(fill(f"⚠ {warning}", 110) for warning in result.warnings)]), fontsize=11, ha="left", x=0.01)
+    figure.suptitle("\n".join([f"{title}: {assessment_words(result, sex)}" if title else assessment_words(result, sex), *(fill(f"⚠ {warning}", 110) for warning in result.warnings)]), fontsize=11, ha="left", x=0.01, parse_math=False)
     return figure
 
 # %% ../nbs/51_figures.ipynb #54-51-figures

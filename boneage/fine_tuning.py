@@ -18,7 +18,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .networks import ANSWERS, LITE0, MONTHS, EfficientNetBoneAge, WeightsError, fold_norm, load_network, save_network
+from .inference import ANSWERS, MONTHS, WeightsError, read_config
+from .networks import LITE0, EfficientNetBoneAge, fold_norm, load_network, save_network
 from .radiographs import publish
 from .registration import region_matrix
 from .training import (ArrayLoader, Augmentation, Schedule, apply_tables, digest, fit, fresh_network, pick_device,
@@ -79,8 +80,9 @@ def starting_network(
         assert missing == ["last.weight", "last.bias"]
         return adapted(network, batches)
     network, other = load_network(settings.start)
-    if other.get("network") != config["network"] or other.get("stages") != config["stages"]:
+    if any(other.get(key) != config.get(key) for key in ("network", "stages", "gain")):
         raise WeightsError(f"{settings.start} holds a {other.get('network')} of {other.get('stages')} stages, not one of {config['stages']}.")
+    network.dropout.p = settings.dropout
     return network
 
 # %% ../nbs/45_fine_tuning.ipynb #12-45-fine-tuning
@@ -183,6 +185,9 @@ def fine_tune(
     months, sex = cohort.bone_age.to_numpy(np.float32), cohort.sex.map(ANSWERS.index).to_numpy(np.int64)
     seen, known = np.asarray(seen, bool), np.isfinite(months)
     if not (seen & known).any(): raise ValueError("There is no radiograph with a bone age to fit on.")
+    made_with = digest(repr(settings), region, kind, seed, cohort.id.to_numpy(object), months, sex, seen, regions)
+    folder = Path(folder)
+    if _is_finished(folder, made_with): return pd.read_csv(folder/"predictions.csv", dtype={"id": str})
     shape, arrays = tuple(config["shape"]), (regions, months, sex)
     augmentation = Augmentation(settings.rotation, zoom=settings.zoom, shift=settings.shift, gamma=settings.gamma)
     train = ArrayLoader(arrays, _PrepareAges(shape, augmentation), settings.batch_size, True, seed, device, np.flatnonzero(seen & known))
@@ -195,14 +200,19 @@ def fine_tune(
     history = fit(network, train, valid, loss, schedule, checkpoint, seed, metrics=[own_mae_months], report=report, stale="restart")
     with torch.inference_mode(): said = np.concatenate([network(x).exp().cpu().numpy() for x, _ in valid]) if valid else np.zeros((0, len(ANSWERS), MONTHS), np.float32)
     table = unseen_table(cohort.iloc[unseen], said)
-    folder = Path(folder)
     with publish(folder/"history.csv") as path: history.to_csv(path, index=False)
-    with publish(folder/"distributions.npy") as path: np.save(path.open("wb"), said.astype(np.float16))
+    with publish(folder/"distributions.npy") as path, path.open("wb") as file: np.save(file, said.astype(np.float16))
     with publish(folder/"predictions.csv") as path: table.to_csv(path, index=False)
-    save_network(folder, network, config, dict(fitted_on=int((seen & known).sum()), settings=digest(repr(settings))))
+    save_network(folder, network, config, dict(fitted_on=int((seen & known).sum()), made_with=made_with))
     return table
 
 # %% ../nbs/45_fine_tuning.ipynb #24-45-fine-tuning
+def _is_finished(folder, made_with):
+    "Whether a folder holds the network of this very fit, wherever it was fitted"
+    if not (folder/"config.json").is_file(): return False
+    return read_config(folder/"config.json").get("card", {}).get("made_with") == made_with
+
+# %% ../nbs/45_fine_tuning.ipynb #25-45-fine-tuning
 def unseen_table(
     plates:pd.DataFrame,       # (n,) id, sex, bone_age
     distributions:np.ndarray,  # (n, 3, 240)

@@ -59,7 +59,7 @@ def speaks(
     config:dict,  # of a network
 ) -> str:         # "mask", "points", "regression", "classification" or "each"
     "What kind of answer a network gives"
-    return SPEAKS.get(config.get("network"), config.get("head", "regression"))
+    return SPEAKS.get(str(config.get("network")), config.get("head", "regression"))
 
 # %% ../nbs/02_inference.ipynb #16-02-inference
 class OnnxNetwork:
@@ -84,7 +84,8 @@ class OnnxNetwork:
         output:str = "answer",
     ) -> np.ndarray:         # float32
         "One of the network's outputs"
-        return self.session.run([output], {self.input: x})[0]
+        try: return self.session.run([output], {self.input: x})[0]
+        except Exception as error: raise RuntimeError(f"onnxruntime could not compute a network: {error}") from error
 
 # %% ../nbs/02_inference.ipynb #17-02-inference
 def compute(

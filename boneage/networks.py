@@ -287,7 +287,7 @@ def build_network(
     "Make the network that `config` describes; raises `WeightsError` when there is no such network or argument"
     networks = {"UNet": UNet, "KeyPointNetwork": KeyPointNetwork, "HeatMapNetwork": HeatMapNetwork, "BoneAgeNetwork": BoneAgeNetwork,
                 "EfficientNetBoneAge": EfficientNetBoneAge}
-    if config.get("network") not in networks:
+    if not isinstance(config.get("network"), str) or config["network"] not in networks:
         raise WeightsError(f"Unknown network {config.get('network')!r}: expected one of {', '.join(networks)}.")
     arguments = {k: v for k, v in config.items() if k not in ("network", "view", "card", "format")}
     try: return networks[config["network"]](**arguments)

@@ -321,7 +321,9 @@ def is_radiograph(
     if suffix in SUFFIXES: return True
     if suffix and not suffix[1:].isdigit(): return False
     if not path.is_file(): return False  # a pipe would wait for ever
-    with path.open("rb") as file: return file_kind(file.read(132)) == "DICOM"
+    try:
+        with path.open("rb") as file: return file_kind(file.read(132)) == "DICOM"
+    except OSError: return True  # may be one: whoever reads it will say that it can't be opened
 
 # %% ../nbs/00_radiographs.ipynb #69-00-radiographs
 def find_in_folder(

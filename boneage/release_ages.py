@@ -18,14 +18,14 @@ import numpy as np
 import pandas as pd
 
 from .assessment import Assessor, load_assessor
-from .bone_age import REGION_NAMES, ModelName
+from .bone_age import ModelName
 from .bone_age_training import fit_bone_age
 from .contrast import measure_contrast
 from .ensembles import RULE_KEYS, VotingRule, conformal_half_width, half_width_of, spread_of, vote, vote_on_distribution, write_rules
-from .evaluation import estimate_of, mae_difference, mean_absolute_error, score, share, vote_weights, with_stage
+from .evaluation import mae_difference, mean_absolute_error, score, share, vote_weights, with_stage
 from .fine_tuning import deal_folds, fine_tune
 from .networks import ANSWERS, MONTHS, count_parameters, load_network, save_network
-from .preprocessing import MATRIX_COLUMNS, in_parallel, read_regions, write_regions
+from .preprocessing import MATRIX_COLUMNS, in_parallel, raised, read_regions, write_regions
 from .radiographs import publish, read_mask, read_radiograph
 from .release import TERMS, plate_variants
 from .workspace import BoneAgeSettings, FineTuningSettings, Workspace
@@ -45,14 +45,14 @@ def write_age_regions(workspace:Workspace) -> pd.DataFrame: # the plates that we
     plates["fold"] = deal_folds(plates, settings.folds)
     made = plates[["id", "sex", "bone_age", "fold"]]
     stamp = (workspace.root/"unseen.csv").stat().st_mtime
-    sets = {"regions": ([("registered", region) for region in settings.scales], settings.scales, settings.margin),
+    sets = {"regions": ([("registered", region) for region in settings.regions], settings.scales, settings.margin),
             "plain": ([("original", "hand")], PLAIN_SCALES, settings.margin),
             "paper": ([("registered", "hand")], PAPER_NETWORK.scales, PAPER_NETWORK.margin)}
     contrasts = None
     for name, (wanted, scales, margin) in sets.items():
         stored = workspace.root/"ages"/name/"ids.csv"
         if stored.is_file() and stored.stat().st_mtime > stamp and pd.read_csv(stored, dtype=str).id.tolist() == made.id.tolist(): continue
-        if contrasts is None: contrasts = [measured for _, measured in in_parallel(lambda row: measure_contrast(read_radiograph(row.path), read_mask(row.mask)), list(plates.itertuples()), label="contrast")]
+        if contrasts is None: contrasts = [raised(measured) for _, measured in in_parallel(lambda row: measure_contrast(read_radiograph(row.path), read_mask(row.mask)), list(plates.itertuples()), label="contrast")]
         write_regions(plates, contrasts, wanted, scales, margin, stored.parent)
     workspace.write_table("ages/plates", made)
     return made
@@ -63,18 +63,18 @@ def member(
     fold:int,
 ) -> str:
     "The name of the network for a region that has not seen a fold"
-    return f"bone-age-{region}-{fold}"
+    return f"boneage-{region}-{fold}"
 
 # %% ../nbs/63_release_ages.ipynb #09-63-release-ages
 def cross_fit_ages(
     workspace:Workspace,
     plates:pd.DataFrame,        # of `write_age_regions`
     report:Callable|None=None,  # called with a line after each epoch
-    regions:tuple|None=None,    # None: all that the profile has a scale for
+    regions:tuple|None=None,    # None: those of the profile
 ):
-    "Fit every fold's network for every region: publishes `models/bone-age-<region>-<fold>/`"
+    "Fit every fold's network for every region: publishes `models/boneage-<region>-<fold>/`"
     settings = workspace.profile.fine_tuning
-    for region in regions or tuple(settings.scales):
+    for region in regions or settings.regions:
         images, _ = read_regions(workspace.root/"ages"/"regions", "registered", region)
         for fold in range(settings.folds):
             name = member(region, fold)
@@ -166,7 +166,7 @@ def steps(settings:FineTuningSettings) -> dict[str, dict]: # by name: what is ch
     "Other ways to fit the network for the whole hand"
     return {"photographs first, plates as they are": dict(kind="original", changes=dict(scales=PLAIN_SCALES, epochs=settings.epochs + 2, rotation=20.0, zoom=0.2)),
             "registered hands, from nothing": dict(changes=dict(start="nothing")),
-            "labels not smoothed": dict(changes=dict(smoothed_share=0.0))}
+            "absolute error alone, no distribution as the target": dict(changes=dict(smoothed_share=0.0))}
 
 # %% ../nbs/63_release_ages.ipynb #21-63-release-ages
 def fit_steps(
@@ -284,7 +284,7 @@ def age_variants(
         variants = {name: made for name, (made, _) in plate_variants(image, float(np.median(image[[0, -1]]))).items() if name in ("turned 90°", "turned 180°", "turned 270°", "mirrored", "inverted", "dim")}
         variants["half the size"] = cv2.resize(image, None, fx=.5, fy=.5, interpolation=cv2.INTER_AREA)
         return [dict(id=plate.id, variant=name, moved=abs(assessor.assess(made, plate.sex).bone_age_months - own)) for name, made in variants.items()]
-    return pd.DataFrame([row for _, rows in in_parallel(compare, list(cohort.itertuples()), label="variants") for row in rows])
+    return pd.DataFrame([row for _, rows in in_parallel(compare, list(cohort.itertuples()), label="variants") for row in raised(rows)])
 
 # %% ../nbs/63_release_ages.ipynb #31-63-release-ages
 def age_variant_words(
@@ -299,21 +299,23 @@ def release_ages(
     workspace:Workspace,
     report:Callable|None=None,    # called with a line after each epoch
     compare:bool = True,          # fit the other ways, too
+    preprocessing:str = "by networks that had not seen the plate either",  # for the card
 ) -> dict:                        # the card: errors with and without the sex, by region, steps, the rules' weights
-    "Fit, vote, compare: publishes the networks, `ages/voted.csv`, `ages/unknown.csv` and `results/bone-age.json`, the card"
+    "Fit, vote, compare: publishes the networks, `models/ensembles.json`, `ages/voted.csv`, `ages/unknown.csv` and `results/bone-age.json`, the card"
     settings, plates = workspace.profile.fine_tuning, write_age_regions(workspace)
     cross_fit_ages(workspace, plates, report)
-    regions = tuple(settings.scales)
+    regions = tuple(settings.regions)
     said = np.stack([said_unseen(workspace, plates, region) for region in regions])
     voted, unknown = (cross_vote(said, plates, regions, known) for known in (True, False))
     workspace.write_table("ages/voted", voted); workspace.write_table("ages/unknown", unknown)
     rules = released_rules(said, plates, regions, settings.folds)
     card = dict(errors=age_words(voted), errors_without_sex=age_words(unknown), regions=region_words(said, plates, regions, voted),
                 weights={key: dict(zip(regions, np.round([sum(w for m, w in zip(rule.members, rule.weights) if f"-{region}-" in m) for region in regions], 3).tolist())) for key, rule in rules.items()},
-                plates=len(plates), folds=settings.folds, settings={k: v for k, v in vars(settings).items()})
+                plates=len(plates), folds=settings.folds, preprocessing=preprocessing, settings={k: v for k, v in vars(settings).items()})
     if compare:
         others = pd.concat([fit_paper_network(workspace, plates, report=report), fit_steps(workspace, plates, steps(settings), report=report)])
         card["steps"] = step_words(others, alone_of(said, plates, regions, "hand"))
+    write_rules(workspace.models/"ensembles.json", rules)  # the run's folder can be named as weights
     workspace.write_result("bone-age", card)
     return card
 

@@ -449,6 +449,7 @@ class AssessRadiograph(widgets.VBox):
         "Read the file that was chosen, and assess it"
         if not files: return
         file, self.image = files[-1], None
+        self.sex.value = None  # the last child's says nothing of this one
         self.name = Path(file["name"]).name
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder)/f"radiograph{Path(self.name).suffix.lower()}"
@@ -465,9 +466,9 @@ class AssessRadiograph(widgets.VBox):
         try:
             if self.assessor is None: self.assessor = load_assessor()
             self.result = self.assessor.assess(self.image, sex)
-        except ValueError as error: self._say(f"{self.name}: {error}"); return
-        drawn = io.BytesIO()
-        assessment_figure(self.image, self.result, sex, self.name).savefig(drawn, format="png", dpi=100)
+            drawn = io.BytesIO()
+            assessment_figure(self.image, self.result, sex, self.name).savefig(drawn, format="png", dpi=100)
+        except (ValueError, RuntimeError) as error: self._say(f"{self.name}: {error}"); return
         self.picture.value, self.picture.layout.display = drawn.getvalue(), None
         said = ", says the DICOM header" if self.header_sex and not self.sex.value else ""
         self.words.value = f"<b>{html.escape(self.name)}</b>: {assessment_words(self.result, sex)}{said}. Research use only."

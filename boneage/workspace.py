@@ -104,6 +104,7 @@ class BoneAgeSettings:
 @dataclass(frozen=True)
 class FineTuningSettings:
     "Bone-age networks that start from ImageNet weights, for little data: those that are released"
+    regions: tuple = ("hand", "carpals", "metacarpals")  # each has networks of its own
     scales: dict = field(default_factory=lambda: dict(hand=0.128, carpals=0.224, metacarpals=0.174))  # input pixels per frame pixel
     stages: dict = field(default_factory=lambda: dict(hand=6, carpals=5, metacarpals=5))              # of EfficientNet-lite0
     margin: float = 0.1           # stored around each region, share of its size
