@@ -179,40 +179,56 @@ def fine_tune(
     kind:str = "registered",    # how far the radiographs have been preprocessed
 ) -> pd.DataFrame:              # id, sex, bone_age, predicted, unknown (months without sex): what was not fitted on and has an age
     "Fit one network and publish it with what it says of the plates that it has not seen; a killed fit goes on, a finished one is read back"
-    config, device = finetuned_config(settings, region, kind), pick_device(device)
-    stored = region_matrix(region, settings.scales[region], settings.margin)[1]
-    if regions.shape[1:] != tuple(stored): raise ValueError(f"The regions are {regions.shape[1:]} pixels, but scale {settings.scales[region]} with margin {settings.margin} makes {tuple(stored)}.")
-    months, sex = cohort.bone_age.to_numpy(np.float32), cohort.sex.map(ANSWERS.index).to_numpy(np.int64)
-    seen, known = np.asarray(seen, bool), np.isfinite(months)
-    if not (seen & known).any(): raise ValueError("There is no radiograph with a bone age to fit on.")
-    made_with = digest(repr(settings), region, kind, seed, cohort.id.to_numpy(object), months, sex, seen, regions)
-    folder = Path(folder)
+    seen, folder, checkpoint = np.asarray(seen, bool), Path(folder), Path(checkpoint)
+    made_with = digest(repr(settings), region, kind, seed, cohort.id.to_numpy(object), cohort.bone_age.to_numpy(float), cohort.sex.to_numpy(object), seen, regions)
     if _is_finished(folder, made_with): return pd.read_csv(folder/"predictions.csv", dtype={"id": str})
-    shape, arrays = tuple(config["shape"]), (regions, months, sex)
-    augmentation = Augmentation(settings.rotation, zoom=settings.zoom, shift=settings.shift, gamma=settings.gamma)
-    train = ArrayLoader(arrays, _PrepareAges(shape, augmentation), settings.batch_size, True, seed, device, np.flatnonzero(seen & known))
-    unseen = np.flatnonzero(~seen & known)
-    valid = ArrayLoader(arrays, _PrepareAges(shape), 2*settings.batch_size, device=device, rows=unseen) if len(unseen) else None
-    first = [x.cpu() for (x, _), _ in zip(train, range(20))]
-    network = starting_network(settings, config, first, seed)
-    schedule = Schedule(settings.epochs, settings.learning_rate, settings.weight_decay, clip=5.0, bfloat16=False)
+    config = finetuned_config(settings, region, kind)
+    train, valid = _loaders(region, regions, cohort, seen, settings, config, seed, pick_device(device))
+    network = starting_network(settings, config, [x.cpu() for (x, _), _ in zip(train, range(20))], seed)
     loss = MonthsLoss(settings.smoothing, settings.smoothed_share, settings.unknown_share)
-    history = fit(network, train, valid, loss, schedule, checkpoint, seed, metrics=[own_mae_months], report=report, stale="restart")
-    with torch.inference_mode(): said = np.concatenate([network(x).exp().cpu().numpy() for x, _ in valid]) if valid else np.zeros((0, len(ANSWERS), MONTHS), np.float32)
-    table = unseen_table(cohort.iloc[unseen], said)
-    with publish(folder/"history.csv") as path: history.to_csv(path, index=False)
+    unseen = cohort[~seen & cohort.bone_age.notna().to_numpy()]
+    def cycle(epochs, rate, path):
+        schedule = Schedule(epochs, rate, settings.weight_decay, clip=5.0, bfloat16=False)
+        return fit(network, train, valid, loss, schedule, path, seed, metrics=[own_mae_months], report=report, stale="restart")
+    history = cycle(settings.epochs, settings.learning_rate, checkpoint)
+    if further := settings.further.get(region, 0):
+        with publish(folder/"first.csv") as path: unseen_table(unseen, _distributions(network, valid)).to_csv(path, index=False)
+        train.seed += 1000  # other augmentations
+        history = pd.concat([history, cycle(further, settings.learning_rate/2, checkpoint.with_stem(f"{checkpoint.stem}-2"))], ignore_index=True)
+    said = _distributions(network, valid)
+    table = unseen_table(unseen, said)
     with publish(folder/"distributions.npy") as path, path.open("wb") as file: np.save(file, said.astype(np.float16))
-    with publish(folder/"predictions.csv") as path: table.to_csv(path, index=False)
-    save_network(folder, network, config, dict(fitted_on=int((seen & known).sum()), made_with=made_with))
+    for name, rows in [("history", history), ("predictions", table)]:
+        with publish(folder/f"{name}.csv") as path: rows.to_csv(path, index=False)
+    save_network(folder, network, config, dict(fitted_on=len(train.rows), made_with=made_with))
     return table
 
 # %% ../nbs/45_fine_tuning.ipynb #24-45-fine-tuning
+def _loaders(region, regions, cohort, seen, settings, config, seed, device):
+    "Batches to fit on, and of what is left out (None where nothing is); `ValueError` when the regions are others than the settings say"
+    stored = region_matrix(region, settings.scales[region], settings.margin)[1]
+    if regions.shape[1:] != tuple(stored): raise ValueError(f"The regions are {regions.shape[1:]} pixels, but scale {settings.scales[region]} with margin {settings.margin} makes {tuple(stored)}.")
+    months, sex = cohort.bone_age.to_numpy(np.float32), cohort.sex.map(ANSWERS.index).to_numpy(np.int64)
+    known, shape, arrays = np.isfinite(months), tuple(config["shape"]), (regions, months, sex)
+    if not (seen & known).any(): raise ValueError("There is no radiograph with a bone age to fit on.")
+    augmentation = Augmentation(settings.rotation, zoom=settings.zoom, shift=settings.shift, gamma=settings.gamma)
+    train = ArrayLoader(arrays, _PrepareAges(shape, augmentation), settings.batch_size, True, seed, device, np.flatnonzero(seen & known))
+    unseen = np.flatnonzero(~seen & known)
+    return train, ArrayLoader(arrays, _PrepareAges(shape), 2*settings.batch_size, device=device, rows=unseen) if len(unseen) else None
+
+# %% ../nbs/45_fine_tuning.ipynb #25-45-fine-tuning
+def _distributions(network, loader):
+    "What a network believes of a loader's rows: (n, 3, 240)"
+    with torch.inference_mode(): believed = [network(x).exp().cpu().numpy() for x, _ in loader or ()]
+    return np.concatenate(believed) if believed else np.zeros((0, len(ANSWERS), MONTHS), np.float32)
+
+
 def _is_finished(folder, made_with):
     "Whether a folder holds the network of this very fit, wherever it was fitted"
     if not (folder/"config.json").is_file(): return False
     return read_config(folder/"config.json").get("card", {}).get("made_with") == made_with
 
-# %% ../nbs/45_fine_tuning.ipynb #25-45-fine-tuning
+# %% ../nbs/45_fine_tuning.ipynb #26-45-fine-tuning
 def unseen_table(
     plates:pd.DataFrame,       # (n,) id, sex, bone_age
     distributions:np.ndarray,  # (n, 3, 240)

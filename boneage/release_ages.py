@@ -6,7 +6,7 @@
 __all__ = ['PLAIN_SCALES', 'PAPER_NETWORK', 'write_age_regions', 'member', 'cross_fit_ages', 'said_unseen', 'choose_vote',
            'cross_vote', 'interval_score', 'age_words', 'steps', 'fit_steps', 'fit_paper_network', 'step_words',
            'released_rules', 'publish_ages', 'age_assessors', 'age_variants', 'age_variant_words', 'release_ages',
-           'alone_of', 'region_words']
+           'first_cycle', 'alone_of', 'region_words']
 
 # %% ../nbs/63_release_ages.ipynb #03-63-release-ages
 from collections.abc import Callable
@@ -179,7 +179,7 @@ def fit_steps(
     "What each step's networks say of the plates that they have not seen: publishes `ages/steps.csv`"
     tables = []
     for name, step in wanted.items():
-        settings, kind = replace(workspace.profile.fine_tuning, **step.get("changes", {})), step.get("kind", "registered")
+        settings, kind = replace(workspace.profile.fine_tuning, further={}, **step.get("changes", {})), step.get("kind", "registered")
         images, _ = read_regions(workspace.root/"ages"/("plain" if kind == "original" else "regions"), kind, "hand")
         for fold in step.get("folds", folds):
             place = f"step-{'-'.join(name.replace(',', '').split())}-{fold}"
@@ -314,12 +314,21 @@ def release_ages(
                 plates=len(plates), folds=settings.folds, preprocessing=preprocessing, settings={k: v for k, v in vars(settings).items()})
     if compare:
         others = pd.concat([fit_paper_network(workspace, plates, report=report), fit_steps(workspace, plates, steps(settings), report=report)])
-        card["steps"] = step_words(others, alone_of(said, plates, regions, "hand"))
+        card["steps"] = step_words(pd.concat([others, alone_of(said, plates, regions, "hand").assign(step="the released recipe, second cycle")]), first_cycle(workspace, "hand"))
     write_rules(workspace.models/"ensembles.json", rules)  # the run's folder can be named as weights
     workspace.write_result("bone-age", card)
     return card
 
 # %% ../nbs/63_release_ages.ipynb #38-63-release-ages
+def first_cycle(
+    workspace:Workspace,
+    region:str,
+) -> pd.DataFrame:  # id, sex, bone_age, predicted
+    "What a region's networks said after their first cycle, of plates they had not seen; after the only one, where there is no second"
+    folders = [workspace.models/member(region, fold) for fold in range(workspace.profile.fine_tuning.folds)]
+    return pd.concat([pd.read_csv(folder/("first.csv" if (folder/"first.csv").is_file() else "predictions.csv"), dtype={"id": str}) for folder in folders], ignore_index=True)
+
+# %% ../nbs/63_release_ages.ipynb #39-63-release-ages
 def alone_of(
     distributions:np.ndarray,  # (k, n, 3, 240)
     plates:pd.DataFrame,
@@ -330,7 +339,7 @@ def alone_of(
     months = distributions[regions.index(region)] @ np.arange(MONTHS)
     return plates[["id", "sex", "bone_age"]].assign(predicted=months[np.arange(len(plates)), plates.sex.map(ANSWERS.index)])
 
-# %% ../nbs/63_release_ages.ipynb #39-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #40-63-release-ages
 def region_words(
     distributions:np.ndarray,  # (k, n, 3, 240)
     plates:pd.DataFrame,
