@@ -588,6 +588,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'boneage.release_ages.interval_score': ( 'release_ages.html#interval_score',
                                                                                'boneage/release_ages.py'),
                                       'boneage.release_ages.member': ('release_ages.html#member', 'boneage/release_ages.py'),
+                                      'boneage.release_ages.paper_grid_words': ( 'release_ages.html#paper_grid_words',
+                                                                                 'boneage/release_ages.py'),
                                       'boneage.release_ages.publish_ages': ('release_ages.html#publish_ages', 'boneage/release_ages.py'),
                                       'boneage.release_ages.region_words': ('release_ages.html#region_words', 'boneage/release_ages.py'),
                                       'boneage.release_ages.release_ages': ('release_ages.html#release_ages', 'boneage/release_ages.py'),

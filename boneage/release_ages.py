@@ -6,7 +6,7 @@
 __all__ = ['PLAIN_SCALES', 'PAPER_NETWORK', 'write_age_regions', 'member', 'cross_fit_ages', 'said_unseen', 'choose_vote',
            'cross_vote', 'interval_score', 'age_words', 'steps', 'fit_steps', 'fit_paper_network', 'step_words',
            'released_rules', 'publish_ages', 'age_assessors', 'age_variants', 'age_variant_words', 'release_ages',
-           'first_cycle', 'alone_of', 'region_words']
+           'first_cycle', 'alone_of', 'region_words', 'paper_grid_words']
 
 # %% ../nbs/63_release_ages.ipynb #03-63-release-ages
 from collections.abc import Callable
@@ -349,3 +349,22 @@ def region_words(
     "The error of each region alone, and its paired difference to the vote"
     tables = pd.concat([alone_of(distributions, plates, regions, region).assign(step=f"{region} alone") for region in regions])
     return step_words(pd.concat([tables, voted.assign(step="vote")]), voted)
+
+# %% ../nbs/63_release_ages.ipynb #42-63-release-ages
+def paper_grid_words(
+    results:str|Path,  # of a run: `work/sample/results`
+    note:str,          # what was run, for the reader
+) -> dict:             # note; tables by name: rows of numbers, their first entry is what they are about
+    "The ablation, the grid's MAE and the paper's comparisons, from a run's tables"
+    def rows(name, words, **numbers):
+        table = pd.read_csv(Path(results)/f"{name}.csv")
+        about = table[words[0]] if len(words) == 1 else table[list(words)].agg(", ".join, axis=1)
+        picked = pd.DataFrame({"about": about} | {title: table[column] if table[column].dtype == object or column == "n" else table[column].round(2) for title, column in numbers.items()})
+        return picked.to_dict("records")
+    compared = dict(difference="difference", low="low", high="high", plates="n", verdict="verdict")
+    return dict(note=note, tables={
+        "Preprocessing, MAE": rows("ablation", ["quantity"], MAE="here", low="low", high="high", plates="n"),
+        "Preprocessing, the paper's order": rows("ablation_steps", ["claim"], **compared),
+        "The grid and its ensembles, MAE": rows("mae_table", ["region", "sex_model", "head"], MAE="mae", low="low", high="high", plates="n"),
+        "Regions, the paper's order": rows("region_claims", ["claim", "sex_model", "head"], **compared),
+        "Heads, the paper's order": rows("head_claims", ["claim", "sex_model", "region"], **compared)})
