@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DIM', 'FOREARM', 'RIM', 'CUT', 'UNSURE', 'SECOND', 'DOUBTFUL', 'YOUNG', 'MATURE', 'UNKNOWN', 'weights_folder',
            'voting_rules', 'Assessment', 'as_radiograph', 'exposure_warnings', 'cut_warnings', 'mask_warnings',
-           'registration_warnings', 'age_warnings', 'Assessor', 'Answer', 'ask_models', 'Verdict', 'bone_age_verdict',
-           'assess_image', 'load_assessor']
+           'registration_warnings', 'age_warnings', 'Assessor', 'Answer', 'ask_models', 'look_at', 'Verdict',
+           'bone_age_verdict', 'assess_image', 'load_assessor']
 
 # %% ../nbs/20_assessment.ipynb #02-20-assessment
 import math
@@ -19,8 +19,8 @@ import numpy as np
 from .bone_age import REGION_NAMES, ModelName, beliefs
 from .contrast import Contrast, measure_contrast
 from .ensembles import VotingRule, half_width_of, read_rules, spread_of, vote, vote_on_distribution
-from .geometry import letterbox, transform
-from .keypoints import detect_key_points
+from .geometry import letterbox, transform, translation, warp
+from .keypoints import detect_key_points, nearby
 from .inference import MONTHS, OnnxNetwork, WeightsError, read_config
 from .radiographs import RadiographError, read_radiograph
 from .registration import FRAME_CAPITATE, FRAME_SHAPE, KEY_POINTS, frame_from_key_points, region_image, region_matrix, registration_confidence
@@ -217,14 +217,26 @@ def ask_models(
         kind, region, scale = view.get("input", parts[0]), view.get("region", parts[1]), view.get("scale", 0.)
         if region not in REGION_NAMES or region_matrix(region, scale)[1] != tuple(config.get("shape", ())):
             raise WeightsError(f"{assessor.folder / member / 'config.json'}: region {region!r} at scale {scale} does not give an image of shape {config.get('shape')}.")
-        key = (kind, region, scale)
+        looks = tuple(map(tuple, view.get("looks", ())))
+        key = (kind, region, scale, view.get("margin", 0.), looks)
         if key not in views:
             pose = frame_from_image if kind == "registered" else letterbox(image.shape, FRAME_SHAPE)
             dressed = {} if kind == "original" else dict(mask=mask, contrast=contrast)
-            views[key] = region_image(image, pose, region, scale, **dressed)
-        months, distribution = beliefs(network, config, views[key][None], sex)
-        answers.append(Answer(region, float(months[0]), None if distribution is None else distribution[0]))
+            views[key] = look_at(region_image(image, pose, region, scale, view.get("margin", 0.) if looks else 0., **dressed), tuple(config["shape"]), looks)
+        months, distribution = beliefs(network, config, views[key], sex)
+        answers.append(Answer(region, float(months.mean()), None if distribution is None else distribution.mean(0)))
     return answers
+
+
+def look_at(
+    region:np.ndarray,       # uint8 (H, W), with a margin
+    shape:tuple[int, int],   # (h, w) of the network's input
+    looks:tuple,             # degrees and zoom of each; none: the region itself
+) -> np.ndarray:             # uint8 (n, h, w)
+    "A region in several poses around its middle"
+    if not looks: return region[None]
+    middle = translation((shape[1] - region.shape[1])/2, (shape[0] - region.shape[0])/2)
+    return np.stack([warp(region, pose, shape) for pose in nearby(middle, shape, looks)])
 
 # %% ../nbs/20_assessment.ipynb #47-20-assessment
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ __all__ = ['imagenet_weights', 'translate_lite0', 'adapted', 'starting_network',
 # %% ../nbs/45_fine_tuning.ipynb #03-45-fine-tuning
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,7 +18,9 @@ import pandas as pd
 import torch
 from torch import nn
 
+from .geometry import invert, translation
 from .inference import ANSWERS, MONTHS, WeightsError, read_config
+from .keypoints import nearby
 from .networks import LITE0, EfficientNetBoneAge, fold_norm, load_network, save_network
 from .radiographs import publish
 from .registration import region_matrix
@@ -94,7 +96,7 @@ def finetuned_config(
     "A network's configuration"
     scale = settings.scales[region]
     return dict(network="EfficientNetBoneAge", shape=list(region_matrix(region, scale)[1]), stages=settings.stages[region], dropout=settings.dropout,
-                view=dict(input=kind, region=region, scale=scale))
+                view=dict(input=kind, region=region, scale=scale, margin=settings.margin, looks=[list(look) for look in settings.looks]))
 
 # %% ../nbs/45_fine_tuning.ipynb #14-45-fine-tuning
 class MonthsLoss(nn.Module):
@@ -139,19 +141,27 @@ def own_mae_months(
     return (own @ torch.arange(MONTHS, device=own.device, dtype=own.dtype) - target[:, 0]).abs().mean()
 
 # %% ../nbs/45_fine_tuning.ipynb #18-45-fine-tuning
+def _look_matrix(look, stored, shape):
+    "Where in a stored region to look for each pixel of one of the poses that an assessment takes: 3×3"
+    middle = translation((shape[1] - stored[1])/2, (shape[0] - stored[0])/2)
+    return torch.from_numpy(invert(nearby(middle, shape, (look,))[0])).float()
+
+# %% ../nbs/45_fine_tuning.ipynb #19-45-fine-tuning
 @dataclass(frozen=True)
 class _PrepareAges:
     "Regions uint8 (n, H, W), months (n,), number of the sex (n,) → input (n, 1, h, w) and target (n, 2)"
     shape: tuple  # (h, w) of the network's input
     augmentation: Augmentation = Augmentation()
+    look: tuple|None = None  # degrees and zoom, instead of augmentation
 
     def __call__(self, regions, months, sex, generator):
-        matrices = sample_matrices(len(regions), regions.shape[1:], self.shape, self.augmentation, generator)
+        if self.look: matrices = _look_matrix(self.look, regions.shape[1:], self.shape).expand(len(regions), 3, 3)
+        else: matrices = sample_matrices(len(regions), regions.shape[1:], self.shape, self.augmentation, generator)
         tables = sample_tables(len(regions), self.augmentation, generator)
         x = warp_batch(apply_tables(regions, tables), matrices, self.shape).to(memory_format=torch.channels_last)
         return x, torch.stack([months, sex], 1).float()
 
-# %% ../nbs/45_fine_tuning.ipynb #20-45-fine-tuning
+# %% ../nbs/45_fine_tuning.ipynb #21-45-fine-tuning
 def deal_folds(
     cohort:pd.DataFrame,  # id, sex, bone_age (months)
     folds:int,
@@ -164,7 +174,7 @@ def deal_folds(
     fold[order.index] = order.key.groupby(np.arange(len(order)) // folds).rank().astype(int) - 1  # each neighbourhood of plates, one to each fold
     return fold
 
-# %% ../nbs/45_fine_tuning.ipynb #23-45-fine-tuning
+# %% ../nbs/45_fine_tuning.ipynb #24-45-fine-tuning
 def fine_tune(
     region:str,                 # "hand", "carpals" or "metacarpals"
     regions:np.ndarray,         # uint8 (n, H, W): the region with the settings' margin
@@ -192,10 +202,10 @@ def fine_tune(
         return fit(network, train, valid, loss, schedule, path, seed, metrics=[own_mae_months], report=report, stale="restart")
     history = cycle(settings.epochs, settings.learning_rate, checkpoint)
     if further := settings.further.get(region, 0):
-        with publish(folder/"first.csv") as path: unseen_table(unseen, _distributions(network, valid)).to_csv(path, index=False)
+        with publish(folder/"first.csv") as path: unseen_table(unseen, _distributions(network, valid, settings.looks)).to_csv(path, index=False)
         train.seed += 1000  # other augmentations
         history = pd.concat([history, cycle(further, settings.learning_rate/2, checkpoint.with_stem(f"{checkpoint.stem}-2"))], ignore_index=True)
-    said = _distributions(network, valid)
+    said = _distributions(network, valid, settings.looks)
     table = unseen_table(unseen, said)
     with publish(folder/"distributions.npy") as path, path.open("wb") as file: np.save(file, said.astype(np.float16))
     for name, rows in [("history", history), ("predictions", table)]:
@@ -203,7 +213,7 @@ def fine_tune(
     save_network(folder, network, config, dict(fitted_on=len(train.rows), made_with=made_with))
     return table
 
-# %% ../nbs/45_fine_tuning.ipynb #24-45-fine-tuning
+# %% ../nbs/45_fine_tuning.ipynb #25-45-fine-tuning
 def _loaders(region, regions, cohort, seen, settings, config, seed, device):
     "Batches to fit on, and of what is left out (None where nothing is); `ValueError` when the regions are others than the settings say"
     stored = region_matrix(region, settings.scales[region], settings.margin)[1]
@@ -216,11 +226,12 @@ def _loaders(region, regions, cohort, seen, settings, config, seed, device):
     unseen = np.flatnonzero(~seen & known)
     return train, ArrayLoader(arrays, _PrepareAges(shape), 2*settings.batch_size, device=device, rows=unseen) if len(unseen) else None
 
-# %% ../nbs/45_fine_tuning.ipynb #25-45-fine-tuning
-def _distributions(network, loader):
-    "What a network believes of a loader's rows: (n, 3, 240)"
-    with torch.inference_mode(): believed = [network(x).exp().cpu().numpy() for x, _ in loader or ()]
-    return np.concatenate(believed) if believed else np.zeros((0, len(ANSWERS), MONTHS), np.float32)
+# %% ../nbs/45_fine_tuning.ipynb #26-45-fine-tuning
+def _distributions(network, loader, looks):
+    "What a network believes of a loader's rows, on average over the looks that an assessment takes: (n, 3, 240)"
+    if loader is None: return np.zeros((0, len(ANSWERS), MONTHS), np.float32)
+    loaders = [replace(loader, prepare=replace(loader.prepare, look=tuple(look))) for look in looks] or [loader]
+    with torch.inference_mode(): return np.mean([np.concatenate([network(x).exp().cpu().numpy() for x, _ in one]) for one in loaders], axis=0)
 
 
 def _is_finished(folder, made_with):
@@ -228,7 +239,7 @@ def _is_finished(folder, made_with):
     if not (folder/"config.json").is_file(): return False
     return read_config(folder/"config.json").get("card", {}).get("made_with") == made_with
 
-# %% ../nbs/45_fine_tuning.ipynb #26-45-fine-tuning
+# %% ../nbs/45_fine_tuning.ipynb #27-45-fine-tuning
 def unseen_table(
     plates:pd.DataFrame,       # (n,) id, sex, bone_age
     distributions:np.ndarray,  # (n, 3, 240)

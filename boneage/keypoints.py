@@ -72,10 +72,11 @@ NEARBY = ((-8, 1), (8, 1), (0, 0.92), (0, 1.08))  # degrees and zoom around a po
 def nearby(
     input_from_view:np.ndarray,  # 3×3
     shape:tuple[int, int],       # (h, w) of the network's input
-) -> np.ndarray:                 # (4, 3, 3)
+    around:tuple = NEARBY,       # degrees and zoom of each
+) -> np.ndarray:                 # (n, 3, 3)
     "The same pose turned and zoomed a little, each way"
     x, y = (shape[1] - 1)/2, (shape[0] - 1)/2
-    return np.stack([translation(x, y) @ scaling(zoom) @ translation(-x, -y) @ rotation(turn, (x, y)) @ input_from_view for turn, zoom in NEARBY])
+    return np.stack([translation(x, y) @ scaling(zoom) @ translation(-x, -y) @ rotation(turn, (x, y)) @ input_from_view for turn, zoom in around])
 
 # %% ../nbs/13_keypoints.ipynb #21-13-keypoints
 def look(

@@ -112,7 +112,7 @@ class FineTuningSettings:
     start: str = "imagenet"       # "imagenet", a folder of fitted networks to start from, or "nothing"
     dropout: float = 0.2
     epochs: int = 12
-    further: dict = field(default_factory=lambda: dict(hand=8, carpals=0, metacarpals=0))  # epochs of a second cycle, at half the learning rate
+    further: dict = field(default_factory=lambda: dict(hand=6, carpals=0, metacarpals=6))  # epochs of a second cycle, at half the learning rate
     batch_size: int = 16
     learning_rate: float = 6e-4
     weight_decay: float = 0.02
@@ -120,6 +120,7 @@ class FineTuningSettings:
     zoom: float = 0.12            # share of size either way
     shift: float = 0.05           # share of size either way
     gamma: float = 0.3            # exponent from 1 - gamma to 1 + gamma
+    looks: tuple = ((-6, 1), (6, 1), (0, 0.94), (0, 1.06))  # degrees and zoom of the poses in which a region is shown when its age is asked; none: as it is
     smoothing: float = 6.0        # months: standard deviation of the target distribution around a label
     smoothed_share: float = 0.2   # weight of that distribution's cross entropy (nats) beside the absolute error (months / 10)
     unknown_share: float = 0.5    # weight of the answer without sex beside the one with sex
