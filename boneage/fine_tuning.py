@@ -9,7 +9,7 @@ __all__ = ['imagenet_weights', 'translate_lite0', 'adapted', 'starting_network',
 # %% ../nbs/45_fine_tuning.ipynb #03-45-fine-tuning
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -152,7 +152,7 @@ class _PrepareAges:
     "Regions uint8 (n, H, W), months (n,), number of the sex (n,) → input (n, 1, h, w) and target (n, 2)"
     shape: tuple  # (h, w) of the network's input
     augmentation: Augmentation = Augmentation()
-    look: tuple|None = None  # degrees and zoom, instead of augmentation
+    look: tuple|None = field(default=None, repr=False)  # degrees and zoom, instead of augmentation: for asking only, so a checkpoint need not know
 
     def __call__(self, regions, months, sex, generator):
         if self.look: matrices = _look_matrix(self.look, regions.shape[1:], self.shape).expand(len(regions), 3, 3)
@@ -189,7 +189,7 @@ def fine_tune(
     kind:str = "registered",    # how far the radiographs have been preprocessed
 ) -> pd.DataFrame:              # id, sex, bone_age, predicted, unknown (months without sex): what was not fitted on and has an age
     "Fit one network and publish it with what it says of the plates that it has not seen; a killed fit goes on, a finished one is read back"
-    seen, folder, checkpoint = np.asarray(seen, bool), Path(folder), Path(checkpoint)
+    seen, folder = np.asarray(seen, bool), Path(folder)
     made_with = digest(repr(settings), region, kind, seed, cohort.id.to_numpy(object), cohort.bone_age.to_numpy(float), cohort.sex.to_numpy(object), seen, regions)
     if _is_finished(folder, made_with): return pd.read_csv(folder/"predictions.csv", dtype={"id": str})
     config = finetuned_config(settings, region, kind)
@@ -197,14 +197,8 @@ def fine_tune(
     network = starting_network(settings, config, [x.cpu() for (x, _), _ in zip(train, range(20))], seed)
     loss = MonthsLoss(settings.smoothing, settings.smoothed_share, settings.unknown_share)
     unseen = cohort[~seen & cohort.bone_age.notna().to_numpy()]
-    def cycle(epochs, rate, path):
-        schedule = Schedule(epochs, rate, settings.weight_decay, clip=5.0, bfloat16=False)
-        return fit(network, train, valid, loss, schedule, path, seed, metrics=[own_mae_months], report=report, stale="restart")
-    history = cycle(settings.epochs, settings.learning_rate, checkpoint)
-    if further := settings.further.get(region, 0):
-        with publish(folder/"first.csv") as path: unseen_table(unseen, _distributions(network, valid, settings.looks)).to_csv(path, index=False)
-        train.seed += 1000  # other augmentations
-        history = pd.concat([history, cycle(further, settings.learning_rate/2, checkpoint.with_stem(f"{checkpoint.stem}-2"))], ignore_index=True)
+    schedule = Schedule(settings.epochs, settings.learning_rate, settings.weight_decay, clip=5.0, bfloat16=False)
+    history = fit(network, train, valid, loss, schedule, checkpoint, seed, metrics=[own_mae_months], report=report, stale="restart")
     said = _distributions(network, valid, settings.looks)
     table = unseen_table(unseen, said)
     with publish(folder/"distributions.npy") as path, path.open("wb") as file: np.save(file, said.astype(np.float16))

@@ -300,7 +300,7 @@ BYTES = ":scale"  # format 2: beside a tensor kept in bytes lies one of this nam
 # %% ../nbs/03_networks.ipynb #38b-02-networks
 def to_bytes(
     weights:dict[str, torch.Tensor],
-) -> dict[str, torch.Tensor]:  # large ones as int8 with a float32 scale for each of their outputs, small ones in half precision
+) -> dict[str, torch.Tensor]:  # large ones as int8 with a float32 scale for each of their outputs, small ones in half precision, biases as they are
     "Weights for release, a quarter of their size: each is off by at most a 254th of the largest of its output"
     kept = {}
     for name, value in weights.items():
@@ -308,8 +308,13 @@ def to_bytes(
             flat = value.flatten(1)
             scale = flat.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
             kept[name], kept[name + BYTES] = (flat / scale).round().to(torch.int8).view_as(value).contiguous(), scale[:, 0].contiguous()
-        else: kept[name] = value.half() if value.is_floating_point() else value
+        else: kept[name] = _halved(value)
     return kept
+
+
+def _halved(value):
+    "Kernels in half precision; biases, and variances that may be huge, as they are"
+    return value.half() if value.is_floating_point() and value.dim() > 1 else value
 
 # %% ../nbs/03_networks.ipynb #38c-02-networks
 def _from_bytes(weights):
@@ -328,13 +333,15 @@ def save_network(
     network:nn.Module,
     config:dict,       # what `build_network` needs to make it again
     card:dict|None=None, # whatever is worth knowing about it: data, errors, licence
-    small:bool=False,    # as `to_bytes` makes them
+    precision:str="whole", # of the weights: "whole", "half" (16 bits), or "bytes" (as `to_bytes` makes them)
 ) -> Path:             # `folder`
     "Write a network as numbers and words: weights in safetensors, configuration in JSON"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    if small: weights = to_bytes(weights)
+    if precision not in ("whole", "half", "bytes"): raise ValueError(f"precision is whole, half or bytes, not {precision!r}.")
+    if precision == "bytes": weights = to_bytes(weights)
+    if precision == "half": weights = {k: _halved(v) for k, v in weights.items()}
     with publish(folder / "model.safetensors") as path: save_file(weights, path, {"format": str(FORMAT)})
     words = {"format": FORMAT, **config} | ({"card": card} if card else {})
     with publish(folder / "config.json") as path: path.write_text(json.dumps(words, indent=1) + "\n")

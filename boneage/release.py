@@ -321,11 +321,12 @@ def publish_weights(
     folder:str|Path,    # where the released one goes
     card:dict,          # what is known about it; the terms of the RSNA's data, the date and the number of parameters are added
     date:str,           # of the fit, year-month-day
+    precision:str = "half", # of the weights, see `save_network`
 ):
     "Write a network with its card"
     fitted, config = load_network(network)
     words = dict(card) | TERMS | dict(date=date, parameters=count_parameters(fitted))
-    save_network(folder, fitted, config, words)
+    save_network(folder, fitted, config, words, precision)
 
 # %% ../nbs/62_release.ipynb #42-62-release
 def fold_assessors(

@@ -6,7 +6,7 @@
 __all__ = ['PLAIN_SCALES', 'PAPER_NETWORK', 'write_age_regions', 'member', 'cross_fit_ages', 'said_unseen', 'choose_vote',
            'cross_vote', 'interval_score', 'age_words', 'steps', 'fit_steps', 'fit_paper_network', 'step_words',
            'released_rules', 'publish_ages', 'age_assessors', 'age_variants', 'age_variant_words', 'release_ages',
-           'first_cycle', 'alone_of', 'region_words', 'paper_grid_words']
+           'alone_of', 'region_words', 'paper_grid_words']
 
 # %% ../nbs/63_release_ages.ipynb #03-63-release-ages
 from collections.abc import Callable
@@ -179,7 +179,7 @@ def fit_steps(
     "What each step's networks say of the plates that they have not seen: publishes `ages/steps.csv`"
     tables = []
     for name, step in wanted.items():
-        settings, kind = replace(workspace.profile.fine_tuning, further={}, **step.get("changes", {})), step.get("kind", "registered")
+        settings, kind = replace(workspace.profile.fine_tuning, **step.get("changes", {})), step.get("kind", "registered")
         images, _ = read_regions(workspace.root/"ages"/("plain" if kind == "original" else "regions"), kind, "hand")
         for fold in step.get("folds", folds):
             place = f"step-{'-'.join(name.replace(',', '').split())}-{fold}"
@@ -250,7 +250,7 @@ def publish_ages(
     for name in asked:
         network, config = load_network(workspace.models/name)
         own = {k: v for k, v in config.items() if k != "card"}
-        save_network(folder/name, network, own, dict(config["card"]) | TERMS | dict(date=date, parameters=count_parameters(network), errors="bone-age.json"), small=True)
+        save_network(folder/name, network, own, dict(config["card"]) | TERMS | dict(date=date, parameters=count_parameters(network), errors="bone-age.json"), precision="bytes")
     kept = {key: VotingRule(*zip(*[(m, w) for m, w in zip(rule.members, rule.weights) if m in asked]), rule.half_width, rule.of_spread) for key, rule in rules.items()}
     write_rules(folder/"ensembles.json", kept)
     with publish(folder/"bone-age.json") as path: path.write_text(json.dumps(dict(card) | TERMS | dict(date=date), indent=1) + "\n")
@@ -267,7 +267,7 @@ def age_assessors(
         folder = workspace.root/"ages"/f"weights{fold}"
         for name in ("segmentation", "keypoints"): save_network(folder/name, *load_network(weights/name))
         mine = {key: VotingRule(*zip(*[(m, w) for m, w in zip(rule.members, rule.weights) if m.endswith(f"-{fold}")]), rule.half_width, rule.of_spread) for key, rule in rules.items()}
-        for name in mine["none"].members: save_network(folder/name, *load_network(workspace.models/name), small=True)
+        for name in mine["none"].members: save_network(folder/name, *load_network(workspace.models/name), precision="bytes")
         write_rules(folder/"ensembles.json", mine)
         made.append(load_assessor(folder, "cpu"))
     return made
@@ -314,21 +314,12 @@ def release_ages(
                 plates=len(plates), folds=settings.folds, preprocessing=preprocessing, settings={k: v for k, v in vars(settings).items()})
     if compare:
         others = pd.concat([fit_paper_network(workspace, plates, report=report), fit_steps(workspace, plates, steps(settings), report=report)])
-        card["steps"] = step_words(pd.concat([others, alone_of(said, plates, regions, "hand").assign(step="the released recipe, second cycle")]), first_cycle(workspace, "hand"))
+        card["steps"] = step_words(others, alone_of(said, plates, regions, "hand"))
     write_rules(workspace.models/"ensembles.json", rules)  # the run's folder can be named as weights
     workspace.write_result("bone-age", card)
     return card
 
 # %% ../nbs/63_release_ages.ipynb #38-63-release-ages
-def first_cycle(
-    workspace:Workspace,
-    region:str,
-) -> pd.DataFrame:  # id, sex, bone_age, predicted
-    "What a region's networks said after their first cycle, of plates they had not seen; after the only one, where there is no second"
-    folders = [workspace.models/member(region, fold) for fold in range(workspace.profile.fine_tuning.folds)]
-    return pd.concat([pd.read_csv(folder/("first.csv" if (folder/"first.csv").is_file() else "predictions.csv"), dtype={"id": str}) for folder in folders], ignore_index=True)
-
-# %% ../nbs/63_release_ages.ipynb #39-63-release-ages
 def alone_of(
     distributions:np.ndarray,  # (k, n, 3, 240)
     plates:pd.DataFrame,
@@ -339,7 +330,7 @@ def alone_of(
     months = distributions[regions.index(region)] @ np.arange(MONTHS)
     return plates[["id", "sex", "bone_age"]].assign(predicted=months[np.arange(len(plates)), plates.sex.map(ANSWERS.index)])
 
-# %% ../nbs/63_release_ages.ipynb #40-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #39-63-release-ages
 def region_words(
     distributions:np.ndarray,  # (k, n, 3, 240)
     plates:pd.DataFrame,
@@ -350,7 +341,7 @@ def region_words(
     tables = pd.concat([alone_of(distributions, plates, regions, region).assign(step=f"{region} alone") for region in regions])
     return step_words(pd.concat([tables, voted.assign(step="vote")]), voted)
 
-# %% ../nbs/63_release_ages.ipynb #42-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #41-63-release-ages
 def paper_grid_words(
     results:str|Path,  # of a run: `work/sample/results`
     note:str,          # what was run, for the reader

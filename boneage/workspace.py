@@ -112,7 +112,6 @@ class FineTuningSettings:
     start: str = "imagenet"       # "imagenet", a folder of fitted networks to start from, or "nothing"
     dropout: float = 0.2
     epochs: int = 12
-    further: dict = field(default_factory=lambda: dict(hand=6, carpals=0, metacarpals=6))  # epochs of a second cycle, at half the learning rate
     batch_size: int = 16
     learning_rate: float = 6e-4
     weight_decay: float = 0.02
