@@ -154,7 +154,7 @@ def _settings(cls, values, where, name):
 def _checked(value, default, what):
     "`value` as the kind of thing that `default` is; `ProfileError` when it is another"
     if is_dataclass(default): return _settings(type(default), value, what.split(": '")[0], what.split(": '")[1].strip("'").split(".")[-1])
-    if isinstance(default, tuple) and isinstance(value, (list, tuple)): return tuple(value)
+    if isinstance(default, tuple) and isinstance(value, (list, tuple)): return tuple(tuple(part) if isinstance(part, list) else part for part in value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool): return float(value)
     if type(value) is not type(default): raise ProfileError(f"{what} must be like {default!r}, not {value!r}")
     if isinstance(default, (int, float)) and value < 0: raise ProfileError(f"{what} must not be negative, but is {value!r}")
