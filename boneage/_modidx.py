@@ -584,6 +584,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'boneage.release_ages.cross_fit_ages': ( 'release_ages.html#cross_fit_ages',
                                                                                'boneage/release_ages.py'),
                                       'boneage.release_ages.cross_vote': ('release_ages.html#cross_vote', 'boneage/release_ages.py'),
+                                      'boneage.release_ages.fit_on_phantoms': ( 'release_ages.html#fit_on_phantoms',
+                                                                                'boneage/release_ages.py'),
                                       'boneage.release_ages.fit_paper_network': ( 'release_ages.html#fit_paper_network',
                                                                                   'boneage/release_ages.py'),
                                       'boneage.release_ages.fit_steps': ('release_ages.html#fit_steps', 'boneage/release_ages.py'),

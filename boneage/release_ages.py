@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PLAIN_SCALES', 'PAPER_NETWORK', 'write_age_regions', 'member', 'cross_fit_ages', 'said_unseen', 'choose_vote',
-           'cross_vote', 'interval_score', 'age_words', 'steps', 'fit_steps', 'fit_paper_network', 'step_words',
-           'released_rules', 'publish_ages', 'age_assessors', 'age_variants', 'age_variant_words', 'release_ages',
-           'alone_of', 'region_words', 'paper_grid_words']
+           'cross_vote', 'interval_score', 'age_words', 'steps', 'fit_on_phantoms', 'fit_steps', 'fit_paper_network',
+           'step_words', 'released_rules', 'publish_ages', 'age_assessors', 'age_variants', 'age_variant_words',
+           'release_ages', 'alone_of', 'region_words', 'paper_grid_words']
 
 # %% ../nbs/63_release_ages.ipynb #03-63-release-ages
 from collections.abc import Callable
@@ -17,16 +17,20 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from .annotations import POINT_COLUMNS, read_key_points, read_mask_folder
 from .assessment import Assessor, load_assessor
 from .bone_age import ModelName
 from .bone_age_training import fit_bone_age
+from .cohorts import load_cohort
 from .contrast import measure_contrast
 from .ensembles import RULE_KEYS, VotingRule, conformal_half_width, half_width_of, spread_of, vote, vote_on_distribution, write_rules
 from .evaluation import mae_difference, mean_absolute_error, score, share, vote_weights, with_stage
 from .fine_tuning import deal_folds, fine_tune
 from .networks import ANSWERS, MONTHS, count_parameters, load_network, save_network
+from .phantoms import write_phantoms
 from .preprocessing import MATRIX_COLUMNS, in_parallel, raised, read_regions, write_regions
 from .radiographs import publish, read_mask, read_radiograph
+from .registration import frame_from_key_points
 from .release import TERMS, plate_variants
 from .workspace import BoneAgeSettings, FineTuningSettings, Workspace
 
@@ -169,6 +173,26 @@ def steps(settings:FineTuningSettings) -> dict[str, dict]: # by name: what is ch
             "absolute error alone, no distribution as the target": dict(changes=dict(smoothed_share=0.0))}
 
 # %% ../nbs/63_release_ages.ipynb #21-63-release-ages
+def fit_on_phantoms(
+    workspace:Workspace,
+    number:int = 800,
+    epochs:int = 6,
+    report:Callable|None=None,
+) -> Path:  # folder of the network
+    "A network for the whole hand that started as the profile says and has seen phantoms only: publishes `ages/phantom-network/`"
+    settings, root = replace(workspace.profile.fine_tuning, epochs=epochs), workspace.root/"ages"
+    write_phantoms(root/"phantoms", number, workspace.profile.seed)
+    points, masks = read_key_points(root/"phantoms"/"keypoints.csv").set_index("id"), read_mask_folder(root/"phantoms"/"masks")
+    plates = load_cohort(root/"phantoms")
+    frames = [frame_from_key_points(points.loc[name, list(POINT_COLUMNS)].to_numpy(float).reshape(3, 2))[0] for name in plates.id]
+    plates = plates.assign(mask=[str(masks[name]) for name in plates.id], **dict(zip(MATRIX_COLUMNS, np.array([frame[:2].ravel() for frame in frames]).T)))
+    contrasts = [raised(measured) for _, measured in in_parallel(lambda row: measure_contrast(read_radiograph(row.path), read_mask(row.mask)), list(plates.itertuples()))]
+    write_regions(plates, contrasts, [("registered", "hand")], settings.scales, settings.margin, root/"phantom-regions")
+    images, _ = read_regions(root/"phantom-regions", "registered", "hand")
+    fine_tune("hand", images, plates, np.ones(len(plates), bool), settings, root/"phantom-network", workspace.root/"checkpoints"/"phantom-network.safetensors", workspace.profile.seed, report=report)
+    return root/"phantom-network"
+
+# %% ../nbs/63_release_ages.ipynb #22-63-release-ages
 def fit_steps(
     workspace:Workspace,
     plates:pd.DataFrame,    # of `write_age_regions`
@@ -190,7 +214,7 @@ def fit_steps(
     workspace.write_table("ages/steps", made)
     return made
 
-# %% ../nbs/63_release_ages.ipynb #22-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #23-63-release-ages
 def fit_paper_network(
     workspace:Workspace,
     plates:pd.DataFrame,        # of `write_age_regions`
@@ -207,7 +231,7 @@ def fit_paper_network(
         tables.append(table.assign(step="the paper's network, from nothing")[["step", "id", "bone_age", "predicted"]])
     return pd.concat(tables, ignore_index=True)
 
-# %% ../nbs/63_release_ages.ipynb #23-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #24-63-release-ages
 def step_words(
     tables:pd.DataFrame,     # step, id, bone_age, predicted
     reference:pd.DataFrame,  # id, predicted: what the steps are compared with
@@ -220,7 +244,7 @@ def step_words(
                      "worse by": round(more.value, 2), "worse by, low": round(more.low, 2), "worse by, high": round(more.high, 2)})
     return made
 
-# %% ../nbs/63_release_ages.ipynb #26-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #27-63-release-ages
 def released_rules(
     distributions:np.ndarray,  # (k, n, 3, 240)
     plates:pd.DataFrame,
@@ -236,7 +260,7 @@ def released_rules(
         rules[key] = VotingRule(*zip(*asked), rule.half_width, of_spread=True)
     return rules
 
-# %% ../nbs/63_release_ages.ipynb #27-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #28-63-release-ages
 def publish_ages(
     workspace:Workspace,
     rules:dict[str, VotingRule],
@@ -255,7 +279,7 @@ def publish_ages(
     write_rules(folder/"ensembles.json", kept)
     with publish(folder/"bone-age.json") as path: path.write_text(json.dumps(dict(card) | TERMS | dict(date=date), indent=1) + "\n")
 
-# %% ../nbs/63_release_ages.ipynb #28-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #29-63-release-ages
 def age_assessors(
     workspace:Workspace,
     weights:Path,                # folder with segmentation/ and keypoints/
@@ -272,7 +296,7 @@ def age_assessors(
         made.append(load_assessor(folder, "cpu"))
     return made
 
-# %% ../nbs/63_release_ages.ipynb #30-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #31-63-release-ages
 def age_variants(
     cohort:pd.DataFrame,        # id, path, sex, fold: plates to try
     assessors:list[Assessor],   # of `age_assessors`
@@ -286,7 +310,7 @@ def age_variants(
         return [dict(id=plate.id, variant=name, moved=abs(assessor.assess(made, plate.sex).bone_age_months - own)) for name, made in variants.items()]
     return pd.DataFrame([row for _, rows in in_parallel(compare, list(cohort.itertuples()), label="variants") for row in raised(rows)])
 
-# %% ../nbs/63_release_ages.ipynb #31-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #32-63-release-ages
 def age_variant_words(
     moved:pd.DataFrame,  # of `age_variants`
 ) -> list[dict]:
@@ -294,7 +318,7 @@ def age_variant_words(
     row = lambda name, t: {"variant": name, "plates": len(t), "median": round(float(t.moved.median()), 2), "95 %": round(float(t.moved.quantile(.95)), 2), "largest": round(float(t.moved.max()), 1), "no answer": int(t.moved.isna().sum())}
     return [row(name, t) for name, t in moved.groupby("variant", sort=False)] + [row("all", moved)]
 
-# %% ../nbs/63_release_ages.ipynb #37-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #38-63-release-ages
 def release_ages(
     workspace:Workspace,
     report:Callable|None=None,    # called with a line after each epoch
@@ -313,13 +337,14 @@ def release_ages(
                 weights={key: dict(zip(regions, np.round([sum(w for m, w in zip(rule.members, rule.weights) if f"-{region}-" in m) for region in regions], 3).tolist())) for key, rule in rules.items()},
                 plates=len(plates), folds=settings.folds, preprocessing=preprocessing, settings={k: v for k, v in vars(settings).items()})
     if compare:
-        others = pd.concat([fit_paper_network(workspace, plates, report=report), fit_steps(workspace, plates, steps(settings), report=report)])
+        wanted = steps(settings) | {"phantoms before radiographs": dict(changes=dict(start=str(fit_on_phantoms(workspace, report=report))))}
+        others = pd.concat([fit_paper_network(workspace, plates, report=report), fit_steps(workspace, plates, wanted, report=report)])
         card["steps"] = step_words(others, alone_of(said, plates, regions, "hand"))
     write_rules(workspace.models/"ensembles.json", rules)  # the run's folder can be named as weights
     workspace.write_result("bone-age", card)
     return card
 
-# %% ../nbs/63_release_ages.ipynb #38-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #39-63-release-ages
 def alone_of(
     distributions:np.ndarray,  # (k, n, 3, 240)
     plates:pd.DataFrame,
@@ -330,7 +355,7 @@ def alone_of(
     months = distributions[regions.index(region)] @ np.arange(MONTHS)
     return plates[["id", "sex", "bone_age"]].assign(predicted=months[np.arange(len(plates)), plates.sex.map(ANSWERS.index)])
 
-# %% ../nbs/63_release_ages.ipynb #39-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #40-63-release-ages
 def region_words(
     distributions:np.ndarray,  # (k, n, 3, 240)
     plates:pd.DataFrame,
@@ -341,7 +366,7 @@ def region_words(
     tables = pd.concat([alone_of(distributions, plates, regions, region).assign(step=f"{region} alone") for region in regions])
     return step_words(pd.concat([tables, voted.assign(step="vote")]), voted)
 
-# %% ../nbs/63_release_ages.ipynb #41-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #42-63-release-ages
 def paper_grid_words(
     results:str|Path,  # of a run: `work/sample/results`
     note:str,          # what was run, for the reader
