@@ -148,6 +148,9 @@ def interval_score(
     return high - low + 2 / (1 - coverage) * (np.maximum(low - bone_age, 0) + np.maximum(bone_age - high, 0))
 
 # %% ../nbs/63_release_ages.ipynb #17-63-release-ages
+def _rounded(number): return None if np.isnan(number) else round(number, 2)  # as JSON can hold it
+
+# %% ../nbs/63_release_ages.ipynb #18-63-release-ages
 def age_words(
     voted:pd.DataFrame,  # of `cross_vote`
 ) -> list[dict]:         # rows: group, plates, MAE with its 95 % interval, within 6 and 12 months, bias, coverage, median width, interval score
@@ -160,19 +163,19 @@ def age_words(
         rows = groups[name]
         numbers = score(rows).iloc[0]
         held = share((rows.low <= rows.bone_age) & (rows.bone_age <= rows.high))
-        made.append({"group": name, "plates": len(rows), "MAE": round(numbers.mae, 2), "low": round(numbers.low, 2), "high": round(numbers.high, 2), "bias": round(numbers.bias, 2),
+        made.append({"group": name, "plates": len(rows), "MAE": round(numbers.mae, 2), "low": _rounded(numbers.low), "high": _rounded(numbers.high), "bias": round(numbers.bias, 2),
                      "within 6": round(numbers.within_6, 3), "within 12": round(numbers.within_12, 3), "coverage": round(held.value, 3),
                      "median width": round(float((rows.high - rows.low).median()), 1), "interval score": round(float(interval_score(rows.bone_age, rows.low, rows.high).mean()), 1)})
     return made
 
-# %% ../nbs/63_release_ages.ipynb #20-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #21-63-release-ages
 def steps(settings:FineTuningSettings) -> dict[str, dict]: # by name: what is changed, and how the radiograph is shown
     "Other ways to fit the network for the whole hand"
     return {"photographs first, plates as they are": dict(kind="original", changes=dict(scales=PLAIN_SCALES, epochs=settings.epochs + 2, rotation=20.0, zoom=0.2)),
             "registered hands, from nothing": dict(changes=dict(start="nothing")),
             "absolute error alone, no distribution as the target": dict(changes=dict(smoothed_share=0.0))}
 
-# %% ../nbs/63_release_ages.ipynb #21-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #22-63-release-ages
 def fit_on_phantoms(
     workspace:Workspace,
     number:int = 800,
@@ -192,7 +195,7 @@ def fit_on_phantoms(
     fine_tune("hand", images, plates, np.ones(len(plates), bool), settings, root/"phantom-network", workspace.root/"checkpoints"/"phantom-network.safetensors", workspace.profile.seed, report=report)
     return root/"phantom-network"
 
-# %% ../nbs/63_release_ages.ipynb #22-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #23-63-release-ages
 def fit_steps(
     workspace:Workspace,
     plates:pd.DataFrame,    # of `write_age_regions`
@@ -214,7 +217,7 @@ def fit_steps(
     workspace.write_table("ages/steps", made)
     return made
 
-# %% ../nbs/63_release_ages.ipynb #23-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #24-63-release-ages
 def fit_paper_network(
     workspace:Workspace,
     plates:pd.DataFrame,        # of `write_age_regions`
@@ -231,7 +234,7 @@ def fit_paper_network(
         tables.append(table.assign(step="the paper's network, from nothing")[["step", "id", "bone_age", "predicted"]])
     return pd.concat(tables, ignore_index=True)
 
-# %% ../nbs/63_release_ages.ipynb #24-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #25-63-release-ages
 def step_words(
     tables:pd.DataFrame,     # step, id, bone_age, predicted
     reference:pd.DataFrame,  # id, predicted: what the steps are compared with
@@ -244,7 +247,7 @@ def step_words(
                      "worse by": round(more.value, 2), "worse by, low": round(more.low, 2), "worse by, high": round(more.high, 2)})
     return made
 
-# %% ../nbs/63_release_ages.ipynb #27-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #28-63-release-ages
 def released_rules(
     distributions:np.ndarray,  # (k, n, 3, 240)
     plates:pd.DataFrame,
@@ -260,7 +263,7 @@ def released_rules(
         rules[key] = VotingRule(*zip(*asked), rule.half_width, of_spread=True)
     return rules
 
-# %% ../nbs/63_release_ages.ipynb #28-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #29-63-release-ages
 def publish_ages(
     workspace:Workspace,
     rules:dict[str, VotingRule],
@@ -279,7 +282,7 @@ def publish_ages(
     write_rules(folder/"ensembles.json", kept)
     with publish(folder/"bone-age.json") as path: path.write_text(json.dumps(dict(card) | TERMS | dict(date=date), indent=1) + "\n")
 
-# %% ../nbs/63_release_ages.ipynb #29-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #30-63-release-ages
 def age_assessors(
     workspace:Workspace,
     weights:Path,                # folder with segmentation/ and keypoints/
@@ -296,7 +299,7 @@ def age_assessors(
         made.append(load_assessor(folder, "cpu"))
     return made
 
-# %% ../nbs/63_release_ages.ipynb #31-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #32-63-release-ages
 def age_variants(
     cohort:pd.DataFrame,        # id, path, sex, fold: plates to try
     assessors:list[Assessor],   # of `age_assessors`
@@ -310,7 +313,7 @@ def age_variants(
         return [dict(id=plate.id, variant=name, moved=abs(assessor.assess(made, plate.sex).bone_age_months - own)) for name, made in variants.items()]
     return pd.DataFrame([row for _, rows in in_parallel(compare, list(cohort.itertuples()), label="variants") for row in raised(rows)])
 
-# %% ../nbs/63_release_ages.ipynb #32-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #33-63-release-ages
 def age_variant_words(
     moved:pd.DataFrame,  # of `age_variants`
 ) -> list[dict]:
@@ -318,7 +321,7 @@ def age_variant_words(
     row = lambda name, t: {"variant": name, "plates": len(t), "median": round(float(t.moved.median()), 2), "95 %": round(float(t.moved.quantile(.95)), 2), "largest": round(float(t.moved.max()), 1), "no answer": int(t.moved.isna().sum())}
     return [row(name, t) for name, t in moved.groupby("variant", sort=False)] + [row("all", moved)]
 
-# %% ../nbs/63_release_ages.ipynb #38-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #39-63-release-ages
 def release_ages(
     workspace:Workspace,
     report:Callable|None=None,    # called with a line after each epoch
@@ -339,12 +342,12 @@ def release_ages(
     if compare:
         wanted = steps(settings) | {"phantoms before radiographs": dict(changes=dict(start=str(fit_on_phantoms(workspace, report=report))))}
         others = pd.concat([fit_paper_network(workspace, plates, report=report), fit_steps(workspace, plates, wanted, report=report)])
-        card["steps"] = step_words(others, alone_of(said, plates, regions, "hand"))
+        card |= dict(steps=step_words(others, alone_of(said, plates, regions, "hand")), against_vote=step_words(others, voted))
     write_rules(workspace.models/"ensembles.json", rules)  # the run's folder can be named as weights
     workspace.write_result("bone-age", card)
     return card
 
-# %% ../nbs/63_release_ages.ipynb #39-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #40-63-release-ages
 def alone_of(
     distributions:np.ndarray,  # (k, n, 3, 240)
     plates:pd.DataFrame,
@@ -355,7 +358,7 @@ def alone_of(
     months = distributions[regions.index(region)] @ np.arange(MONTHS)
     return plates[["id", "sex", "bone_age"]].assign(predicted=months[np.arange(len(plates)), plates.sex.map(ANSWERS.index)])
 
-# %% ../nbs/63_release_ages.ipynb #40-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #41-63-release-ages
 def region_words(
     distributions:np.ndarray,  # (k, n, 3, 240)
     plates:pd.DataFrame,
@@ -366,7 +369,7 @@ def region_words(
     tables = pd.concat([alone_of(distributions, plates, regions, region).assign(step=f"{region} alone") for region in regions])
     return step_words(pd.concat([tables, voted.assign(step="vote")]), voted)
 
-# %% ../nbs/63_release_ages.ipynb #42-63-release-ages
+# %% ../nbs/63_release_ages.ipynb #43-63-release-ages
 def paper_grid_words(
     results:str|Path,  # of a run: `work/sample/results`
     note:str,          # what was run, for the reader
