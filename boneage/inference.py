@@ -110,5 +110,6 @@ def _ask_torch(network, inputs, method):
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     network.eval()
     with torch.inference_mode():
-        answer = getattr(network, method)(torch.from_numpy(inputs).to(device).float().div_(255))
+        shown = torch.from_numpy(inputs).to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
+        answer = getattr(network, method)(shown)
     return answer.float().cpu().numpy()

@@ -365,4 +365,4 @@ def load_network(
         if there != wanted:
             raise WeightsError(f"{path} does not fit its config.json: {name} is {there}, expected {wanted}.")
     network.load_state_dict(weights)
-    return network.to(device).eval(), config
+    return network.to(device, memory_format=torch.channels_last).eval(), config  # convolutions are up to twice as fast so
