@@ -172,7 +172,6 @@ def age_words(
 def steps(settings:FineTuningSettings) -> dict[str, dict]: # by name: what is changed, and how the radiograph is shown
     "Other ways to fit the network for the whole hand"
     return {"photographs first, plates as they are": dict(kind="original", changes=dict(scales=PLAIN_SCALES, epochs=settings.epochs + 2, rotation=20.0, zoom=0.2)),
-            "registered hands, from nothing": dict(changes=dict(start="nothing")),
             "absolute error alone, no distribution as the target": dict(changes=dict(smoothed_share=0.0))}
 
 # %% ../nbs/63_release_ages.ipynb #22-63-release-ages
