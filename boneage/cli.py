@@ -265,13 +265,10 @@ def side_by_side(
     if workers < 2 or number <= FEW:
         yield lambda do, things: ((thing, attempt(do, thing)) for thing in things)
         return
-    import cv2
     from collections import deque
     from concurrent.futures import ThreadPoolExecutor
-    torch = sys.modules.get("torch")  # not there where onnxruntime computes
-    before = cv2.getNumThreads(), torch and torch.get_num_threads()
-    cv2.setNumThreads(1)
-    if torch: torch.set_num_threads(1)
+
+    from boneage.inference import one_thread_each  # brings OpenCV
     pool = ThreadPoolExecutor(workers)
     def each(do, things):
         waiting, things = deque(), iter(things)
@@ -279,11 +276,9 @@ def side_by_side(
             waiting.append((thing, pool.submit(attempt, do, thing)))
             if len(waiting) > 2*workers: first, future = waiting.popleft(); yield first, future.result()
         for first, future in waiting: yield first, future.result()
-    try: yield each
-    finally:
-        pool.shutdown(cancel_futures=True)
-        cv2.setNumThreads(before[0])
-        if torch: torch.set_num_threads(before[1])
+    with one_thread_each():
+        try: yield each
+        finally: pool.shutdown(cancel_futures=True)
 
 # %% ../nbs/90_cli.ipynb #44c-90-cli
 DRAWING = Lock()  # matplotlib draws one figure at a time

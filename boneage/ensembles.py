@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .inference import ANSWERS
 from .radiographs import publish
 
 # %% ../nbs/15_ensembles.ipynb #05-15-ensembles
@@ -87,7 +88,7 @@ def half_width_of(
     return rule.half_width * (spread if rule.of_spread else np.ones_like(spread))
 
 # %% ../nbs/15_ensembles.ipynb #19-15-ensembles
-RULE_KEYS = ("M", "F", "none")  # a boy, a girl, sex not known
+RULE_KEYS = ANSWERS  # a boy, a girl, sex not known
 
 # %% ../nbs/15_ensembles.ipynb #20-15-ensembles
 def write_rules(

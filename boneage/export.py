@@ -35,7 +35,7 @@ def input_shape(
 ) -> tuple:       # (c, h, w)
     "What a network is shown"
     shape = tuple(config.get("view", {}).get("shape") or config.get("shape") or (130, 100))
-    return (2 if config.get("network") == "HeatMapNetwork" and config.get("inputs", 2) == 2 else config.get("inputs", 1), *shape)
+    return config.get("inputs", 2 if config.get("network") == "HeatMapNetwork" else 1), *shape
 
 # %% ../nbs/64_export.ipynb #08-64-export
 def export_network(

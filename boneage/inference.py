@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['MONTHS', 'ANSWERS', 'FORMAT', 'SPEAKS', 'scaled_from_months', 'months_from_scaled', 'WeightsError', 'read_config',
-           'speaks', 'OnnxNetwork', 'compute']
+           'speaks', 'OnnxNetwork', 'compute', 'one_thread_each']
 
 # %% ../nbs/02_inference.ipynb #03-02-inference
 import json
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +115,17 @@ def _ask_torch(network, inputs, method):
         shown = torch.from_numpy(inputs).to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
         answer = getattr(network, method)(shown)
     return answer.float().cpu().numpy()
+
+# %% ../nbs/02_inference.ipynb #18b-02-inference
+@contextmanager
+def one_thread_each():
+    "OpenCV's and PyTorch's own threads would fight with the caller's: one for each, while this lasts"
+    import cv2
+    torch = sys.modules.get("torch")  # not there where onnxruntime computes
+    before = cv2.getNumThreads(), torch and torch.get_num_threads()
+    cv2.setNumThreads(1)
+    if torch: torch.set_num_threads(1)
+    try: yield
+    finally:
+        cv2.setNumThreads(before[0])
+        if torch: torch.set_num_threads(before[1])

@@ -232,6 +232,7 @@ class EfficientNetBoneAge(nn.Module):
     ):
         super().__init__()
         if not 1 <= stages <= len(LITE0): raise ValueError(f"stages is 1 to {len(LITE0)}, not {stages!r}.")
+        self.stages = stages
         self.stem, blocks, channels = _convolution(1, 32, 3, norm, stride=2), [], 32
         for expansion, outputs, kernel, stride, repeats in LITE0[:stages]:
             for i in range(repeats):
@@ -275,8 +276,7 @@ def fold_norm(
             weights[name] = value * scale[:, None, None, None]
             weights[f"{convolution}.0.bias"] = of_norm[3] - of_norm[0] * scale
         elif ".1." not in name: weights[name] = value.clone()
-    stages = sum(1 for i in range(1, len(LITE0) + 1) if sum(s[4] for s in LITE0[:i]) <= len(network.blocks))
-    folded = EfficientNetBoneAge(stages=stages, dropout=network.dropout.p, gain=network.gain)
+    folded = EfficientNetBoneAge(stages=network.stages, dropout=network.dropout.p, gain=network.gain)
     folded.load_state_dict(weights)
     return folded.train(network.training)
 

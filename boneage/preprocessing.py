@@ -17,15 +17,14 @@ from dataclasses import dataclass
 from os import cpu_count
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from .annotations import POINT_COLUMNS
 from .contrast import Contrast, measure_contrast
 from .geometry import letterbox
+from .inference import one_thread_each
 from .keypoints import detect_key_points, key_point_view
 from .radiographs import RadiographError, publish, read_mask, read_radiograph, write_mask
 from .registration import FRAME_SHAPE, frame_from_key_points, region_image, region_matrix, registration_confidence
@@ -43,21 +42,12 @@ def in_parallel(
         try: return function(item)
         except ValueError as error: return error
     items, workers = list(items), workers or cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool, _one_thread_each(), _bar(label, len(items)) as advance:
+    with ThreadPoolExecutor(workers) as pool, one_thread_each(), _bar(label, len(items)) as advance:
         for start in range(0, len(items), 8*workers):
             part = items[start:start + 8*workers]
             for pair in zip(part, pool.map(attempt, part)):
                 yield pair
                 advance()
-
-# %% ../nbs/34_preprocessing.ipynb #06-34-preprocessing
-@contextmanager
-def _one_thread_each():
-    "OpenCV's and torch's own threads would fight with ours"
-    before = cv2.getNumThreads(), torch.get_num_threads()
-    cv2.setNumThreads(1); torch.set_num_threads(1)
-    try: yield
-    finally: cv2.setNumThreads(before[0]); torch.set_num_threads(before[1])
 
 # %% ../nbs/34_preprocessing.ipynb #06a-34-preprocessing
 @contextmanager

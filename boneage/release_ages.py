@@ -9,6 +9,7 @@ __all__ = ['PLAIN_SCALES', 'PAPER_NETWORK', 'write_age_regions', 'member', 'cros
            'release_ages', 'alone_of', 'region_words', 'paper_grid_words']
 
 # %% ../nbs/63_release_ages.ipynb #03-63-release-ages
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +27,13 @@ from .contrast import measure_contrast
 from .ensembles import RULE_KEYS, VotingRule, conformal_half_width, half_width_of, spread_of, vote, vote_on_distribution, write_rules
 from .evaluation import mae_difference, mean_absolute_error, score, share, vote_weights, with_stage
 from .fine_tuning import deal_folds, fine_tune
-from .networks import ANSWERS, MONTHS, count_parameters, load_network, save_network
+from .inference import ANSWERS, MONTHS, read_config
+from .networks import load_network, save_network
 from .phantoms import write_phantoms
 from .preprocessing import MATRIX_COLUMNS, in_parallel, raised, read_regions, write_regions
 from .radiographs import publish, read_mask, read_radiograph
 from .registration import frame_from_key_points
-from .release import TERMS, plate_variants
+from .release import TERMS, plate_variants, publish_weights
 from .workspace import BoneAgeSettings, FineTuningSettings, Workspace
 
 # %% ../nbs/63_release_ages.ipynb #06-63-release-ages
@@ -56,10 +58,16 @@ def write_age_regions(workspace:Workspace) -> pd.DataFrame: # the plates that we
     for name, (wanted, scales, margin) in sets.items():
         stored = workspace.root/"ages"/name/"ids.csv"
         if stored.is_file() and stored.stat().st_mtime > stamp and pd.read_csv(stored, dtype=str).id.tolist() == made.id.tolist(): continue
-        if contrasts is None: contrasts = [raised(measured) for _, measured in in_parallel(lambda row: measure_contrast(read_radiograph(row.path), read_mask(row.mask)), list(plates.itertuples()), label="contrast")]
+        if contrasts is None: contrasts = _contrasts(plates)
         write_regions(plates, contrasts, wanted, scales, margin, stored.parent)
     workspace.write_table("ages/plates", made)
     return made
+
+# %% ../nbs/63_release_ages.ipynb #06b-63-release-ages
+def _contrasts(plates):
+    "Contrast of each plate (path, mask) inside its mask"
+    jobs = list(zip(plates.path, plates["mask"]))
+    return [raised(measured) for _, measured in in_parallel(lambda job: measure_contrast(read_radiograph(job[0]), read_mask(job[1])), jobs, label="contrast")]
 
 # %% ../nbs/63_release_ages.ipynb #08-63-release-ages
 def member(
@@ -74,11 +82,10 @@ def cross_fit_ages(
     workspace:Workspace,
     plates:pd.DataFrame,        # of `write_age_regions`
     report:Callable|None=None,  # called with a line after each epoch
-    regions:tuple|None=None,    # None: those of the profile
 ):
     "Fit every fold's network for every region: publishes `models/boneage-<region>-<fold>/`"
     settings = workspace.profile.fine_tuning
-    for region in regions or settings.regions:
+    for region in settings.regions:
         images, _ = read_regions(workspace.root/"ages"/"regions", "registered", region)
         for fold in range(settings.folds):
             name = member(region, fold)
@@ -188,8 +195,7 @@ def fit_on_phantoms(
     plates = load_cohort(root/"phantoms")
     frames = [frame_from_key_points(points.loc[name, list(POINT_COLUMNS)].to_numpy(float).reshape(3, 2))[0] for name in plates.id]
     plates = plates.assign(mask=[str(masks[name]) for name in plates.id], **dict(zip(MATRIX_COLUMNS, np.array([frame[:2].ravel() for frame in frames]).T)))
-    contrasts = [raised(measured) for _, measured in in_parallel(lambda row: measure_contrast(read_radiograph(row.path), read_mask(row.mask)), list(plates.itertuples()))]
-    write_regions(plates, contrasts, [("registered", "hand")], settings.scales, settings.margin, root/"phantom-regions")
+    write_regions(plates, _contrasts(plates), [("registered", "hand")], settings.scales, settings.margin, root/"phantom-regions")
     images, _ = read_regions(root/"phantom-regions", "registered", "hand")
     fine_tune("hand", images, plates, np.ones(len(plates), bool), settings, root/"phantom-network", workspace.root/"checkpoints"/"phantom-network.safetensors", workspace.profile.seed, report=report)
     return root/"phantom-network"
@@ -207,7 +213,7 @@ def fit_steps(
     for name, step in wanted.items():
         settings, kind = replace(workspace.profile.fine_tuning, **step.get("changes", {})), step.get("kind", "registered")
         images, _ = read_regions(workspace.root/"ages"/("plain" if kind == "original" else "regions"), kind, "hand")
-        for fold in step.get("folds", folds):
+        for fold in folds:
             place = f"step-{'-'.join(name.replace(',', '').split())}-{fold}"
             table = fine_tune("hand", images, plates, (plates.fold != fold).to_numpy(), settings, workspace.root/"ages"/place,
                               workspace.root/"checkpoints"/f"{place}.safetensors", workspace.profile.seed + fold, kind=kind, report=report)
@@ -271,15 +277,18 @@ def publish_ages(
     date:str,
 ):
     "Write the networks in bytes, the rules and the card; networks that no rule gives a weight stay behind"
-    import json
     folder, asked = Path(folder), sorted({name for rule in rules.values() for name, weight in zip(rule.members, rule.weights) if weight > 0})
     for name in asked:
-        network, config = load_network(workspace.models/name)
-        own = {k: v for k, v in config.items() if k != "card"}
-        save_network(folder/name, network, own, dict(config["card"]) | TERMS | dict(date=date, parameters=count_parameters(network), errors="bone-age.json"), precision="bytes")
-    kept = {key: VotingRule(*zip(*[(m, w) for m, w in zip(rule.members, rule.weights) if m in asked]), rule.half_width, rule.of_spread) for key, rule in rules.items()}
-    write_rules(folder/"ensembles.json", kept)
+        own = read_config(workspace.models/name/"config.json")["card"]
+        publish_weights(workspace.models/name, folder/name, own | dict(errors="bone-age.json"), date, "bytes")
+    write_rules(folder/"ensembles.json", {key: _among(rule, asked) for key, rule in rules.items()})
     with publish(folder/"bone-age.json") as path: path.write_text(json.dumps(dict(card) | TERMS | dict(date=date), indent=1) + "\n")
+
+
+def _among(rule, names):
+    "A rule with some of its members only"
+    kept = [(name, weight) for name, weight in zip(rule.members, rule.weights) if name in names]
+    return replace(rule, members=[name for name, _ in kept], weights=[weight for _, weight in kept])
 
 # %% ../nbs/63_release_ages.ipynb #30-63-release-ages
 def age_assessors(
@@ -292,9 +301,9 @@ def age_assessors(
     for fold in range(workspace.profile.fine_tuning.folds):
         folder = workspace.root/"ages"/f"weights{fold}"
         for name in ("segmentation", "keypoints"): save_network(folder/name, *load_network(weights/name))
-        mine = {key: VotingRule(*zip(*[(m, w) for m, w in zip(rule.members, rule.weights) if m.endswith(f"-{fold}")]), rule.half_width, rule.of_spread) for key, rule in rules.items()}
-        for name in mine["none"].members: save_network(folder/name, *load_network(workspace.models/name), precision="bytes")
-        write_rules(folder/"ensembles.json", mine)
+        mine = [member(region, fold) for region in workspace.profile.fine_tuning.regions]
+        for name in mine: save_network(folder/name, *load_network(workspace.models/name), precision="bytes")
+        write_rules(folder/"ensembles.json", {key: _among(rule, mine) for key, rule in rules.items()})
         made.append(load_assessor(folder, "cpu"))
     return made
 
