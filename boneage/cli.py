@@ -456,19 +456,23 @@ def release(
     data:Annotated[str, typer.Option(metavar="DIR", help="Folder of radiographs with a table of ages and sexes; masks/ and keypoints.csv in it are labels.")],
     profile:Annotated[str, typer.Option(help="Name in reports/profiles, or a path ending in .yaml.")] = "release",
     ages_only:Annotated[bool, typer.Option("--ages-only", help="Fit the bone-age networks only, after the released preprocessing (which may have seen the plates).")] = False,
+    grid:Annotated[Path|None, typer.Option(metavar="DIR", help="results/ of a run of the profile sample, whose numbers go onto the card.", show_default=False)] = None,
+    publish:Annotated[Path|None, typer.Option(metavar="DIR", help="Folder for the bone-age networks in bytes, their rules and their card, as the package carries them.", show_default=False)] = None,
 ):
     """Fit the networks that are released on real radiographs, and measure them on plates that they have not seen.
 
     
     All of them again, in this clone; or those for bone age alone:
       boneage release --data radiographs
-      boneage release --data radiographs --ages-only
+      boneage release --data radiographs --ages-only --publish boneage/weights
 
     What was killed goes on where it was.
     """
     from boneage.release import assess_unseen, fit_all, fold_assessors  # brings the research wing
     from boneage.fine_tuning import imagenet_weights
-    from boneage.release_ages import release_ages
+    from datetime import date
+    from boneage.ensembles import read_rules
+    from boneage.release_ages import publish_ages, release_ages
     from boneage.assessment import load_assessor
     from boneage.stages import make_cohort
     from boneage.workspace import load_profile, open_workspace
@@ -480,7 +484,8 @@ def release(
         if ages_only: make_cohort(workspace)
         else: fit_all(workspace, typer.echo)
         assess_unseen(workspace, [load_assessor(device="cpu")] if ages_only else fold_assessors(workspace))
-        card = release_ages(workspace, typer.echo, **(dict(preprocessing="by the released networks, which may have seen the plate") if ages_only else {}))
+        card = release_ages(workspace, typer.echo, grid=grid, **(dict(preprocessing="by the released networks, which may have seen the plate") if ages_only else {}))
+        if publish: publish_ages(workspace, read_rules(workspace.models/"ensembles.json"), publish, card, date.today().isoformat())
     except ValueError as error: fail(error)
     typer.echo(f"Networks in {workspace.models}; on plates that they had not seen: {workspace.root/'unseen.csv'}, {workspace.root/'ages'/'voted.csv'}; mean absolute error {card['errors'][0]['MAE']} months.")
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['imagenet_weights', 'translate_lite0', 'adapted', 'starting_network', 'finetuned_config', 'MonthsLoss',
-           'own_mae_months', 'deal_folds', 'fine_tune', 'unseen_table']
+           'own_mae_months', 'deal_folds', 'fine_tune', 'ask', 'unseen_table']
 
 # %% ../nbs/45_fine_tuning.ipynb #03-45-fine-tuning
 import hashlib
@@ -25,7 +25,7 @@ from .networks import LITE0, EfficientNetBoneAge, fold_norm, load_network, save_
 from .radiographs import publish
 from .registration import region_matrix
 from .training import (ArrayLoader, Augmentation, Schedule, apply_tables, digest, fit, fresh_network, pick_device,
-                              sample_matrices, sample_tables, warp_batch)
+                              sample_matrices, sample_tables, vary_sharpness, warp_batch)
 from .workspace import FineTuningSettings
 
 # %% ../nbs/45_fine_tuning.ipynb #06-45-fine-tuning
@@ -158,8 +158,9 @@ class _PrepareAges:
         if self.look: matrices = _look_matrix(self.look, regions.shape[1:], self.shape).expand(len(regions), 3, 3)
         else: matrices = sample_matrices(len(regions), regions.shape[1:], self.shape, self.augmentation, generator)
         tables = sample_tables(len(regions), self.augmentation, generator)
-        x = warp_batch(apply_tables(regions, tables), matrices, self.shape).to(memory_format=torch.channels_last)
-        return x, torch.stack([months, sex], 1).float()
+        x = warp_batch(apply_tables(regions, tables), matrices, self.shape)
+        if self.augmentation.sharpness: x = vary_sharpness(x, self.augmentation.sharpness, generator)
+        return x.to(memory_format=torch.channels_last), torch.stack([months, sex], 1).float()
 
 # %% ../nbs/45_fine_tuning.ipynb #21-45-fine-tuning
 def deal_folds(
@@ -199,7 +200,7 @@ def fine_tune(
     unseen = cohort[~seen & cohort.bone_age.notna().to_numpy()]
     schedule = Schedule(settings.epochs, settings.learning_rate, settings.weight_decay, clip=5.0, bfloat16=False)
     history = fit(network, train, valid, loss, schedule, checkpoint, seed, metrics=[own_mae_months], report=report, stale="restart")
-    said = _distributions(network, valid, settings.looks)
+    said = ask(network, regions[valid.rows], config["shape"], settings.looks, device=valid.device) if valid else np.zeros((0, len(ANSWERS), MONTHS), np.float32)
     table = unseen_table(unseen, said)
     with publish(folder/"distributions.npy") as path, path.open("wb") as file: np.save(file, said.astype(np.float16))
     for name, rows in [("history", history), ("predictions", table)]:
@@ -215,15 +216,22 @@ def _loaders(region, regions, cohort, seen, settings, config, seed, device):
     months, sex = cohort.bone_age.to_numpy(np.float32), cohort.sex.map(ANSWERS.index).to_numpy(np.int64)
     known, shape, arrays = np.isfinite(months), tuple(config["shape"]), (regions, months, sex)
     if not (seen & known).any(): raise ValueError("There is no radiograph with a bone age to fit on.")
-    augmentation = Augmentation(settings.rotation, zoom=settings.zoom, shift=settings.shift, gamma=settings.gamma)
+    augmentation = Augmentation(settings.rotation, zoom=settings.zoom, shift=settings.shift, gamma=settings.gamma, levels=settings.levels, sharpness=settings.sharpness)
     train = ArrayLoader(arrays, _PrepareAges(shape, augmentation), settings.batch_size, True, seed, device, np.flatnonzero(seen & known))
     unseen = np.flatnonzero(~seen & known)
     return train, ArrayLoader(arrays, _PrepareAges(shape), 2*settings.batch_size, device=device, rows=unseen) if len(unseen) else None
 
 # %% ../nbs/45_fine_tuning.ipynb #26-45-fine-tuning
-def _distributions(network, loader, looks):
-    "What a network believes of a loader's rows, on average over the looks that an assessment takes: (n, 3, 240)"
-    if loader is None: return np.zeros((0, len(ANSWERS), MONTHS), np.float32)
+def ask(
+    network,                # as fitted
+    regions:np.ndarray,     # uint8 (n, H, W), with a margin
+    shape:tuple,            # (h, w) of the network's input
+    looks:tuple = (),       # degrees and zoom of each pose to look in; none: as it lies
+    batch_size:int = 64,
+    device:str = "cpu",     # where the network is
+) -> np.ndarray:            # (n, 3, 240), for each of ANSWERS
+    "What a network believes of regions, on average over the looks"
+    loader = ArrayLoader((regions, np.zeros(len(regions), np.float32), np.zeros(len(regions), np.int64)), _PrepareAges(tuple(shape)), batch_size, device=device)
     loaders = [replace(loader, prepare=replace(loader.prepare, look=tuple(look))) for look in looks] or [loader]
     with torch.inference_mode(): return np.mean([np.concatenate([network(x).exp().cpu().numpy() for x, _ in one]) for one in loaders], axis=0)
 

@@ -105,21 +105,23 @@ class BoneAgeSettings:
 class FineTuningSettings:
     "Bone-age networks that start from ImageNet weights, for little data: those that are released"
     regions: tuple = ("hand", "carpals", "metacarpals")  # each has networks of its own
-    scales: dict = field(default_factory=lambda: dict(hand=0.128, carpals=0.224, metacarpals=0.174))  # input pixels per frame pixel
+    scales: dict = field(default_factory=lambda: dict(hand=0.192, carpals=0.224, metacarpals=0.174))  # input pixels per frame pixel
     stages: dict = field(default_factory=lambda: dict(hand=6, carpals=5, metacarpals=5))              # of EfficientNet-lite0
     margin: float = 0.1           # stored around each region, share of its size
     folds: int = 5                # the cohort is divided into so many; each network leaves one out
     start: str = "imagenet"       # "imagenet", a folder of fitted networks to start from, or "nothing"
     dropout: float = 0.2
-    epochs: int = 12
-    batch_size: int = 16
-    learning_rate: float = 6e-4
+    epochs: int = 40
+    batch_size: int = 32
+    learning_rate: float = 8e-4
     weight_decay: float = 0.02
     rotation: float = 15.0        # augmentation: degrees either way
     zoom: float = 0.12            # share of size either way
     shift: float = 0.05           # share of size either way
     gamma: float = 0.3            # exponent from 1 - gamma to 1 + gamma
-    looks: tuple = ((-6, 1), (6, 1), (0, 0.94), (0, 1.06))  # degrees and zoom of the poses in which a region is shown when its age is asked; none: as it is
+    levels: float = 0.2           # probability that few grey values are left, as of a dim plate
+    sharpness: float = 0.8        # share of the finest detail taken away or added
+    looks: tuple = ((-3, 0.97), (3, 1.03))  # degrees and zoom of the poses in which a region is shown when its age is asked; none: as it is
     smoothing: float = 6.0        # months: standard deviation of the target distribution around a label
     smoothed_share: float = 0.2   # weight of that distribution's cross entropy (nats) beside the absolute error (months / 10)
     unknown_share: float = 0.5    # weight of the answer without sex beside the one with sex
