@@ -387,14 +387,15 @@ def compare_ways(
     voted:pd.DataFrame,        # of `cross_vote`
     unknown:pd.DataFrame,      # the same without the sex
     report:Callable|None=None,
+    phantoms:int = 800,        # to fit on first, in one of the ways
 ) -> list[dict]:               # of `step_words`
     "What each way to fit, to ask and to vote brings; those that cost little are asked about all folds, the others about the first"
     regions, folds = tuple(workspace.profile.fine_tuning.regions), tuple(range(workspace.profile.fine_tuning.folds))
     ways = steps()
-    phantoms = ways[SHORT_HAND] | dict(changes=SHORT | dict(start=str(fit_on_phantoms(workspace, report=report))))
+    after_phantoms = ways[SHORT_HAND] | dict(changes=SHORT | dict(start=str(fit_on_phantoms(workspace, phantoms, report=report))))
     hand = alone_of(said, plates, regions, "hand").assign(step=HAND)
     short, plain = (fit_steps(workspace, plates, {name: ways.pop(name)}, folds, report) for name in (SHORT_HAND, PLAIN))
-    changed = fit_steps(workspace, plates, ways | {"phantoms before radiographs": phantoms}, report=report)
+    changed = fit_steps(workspace, plates, ways | {"phantoms before radiographs": after_phantoms}, report=report)
     nested = fit_nested(workspace, plates, steps()[SHORT_HAND], report=report)
     once = asked_once(workspace, plates, "hand").assign(step="whole hand, released recipe, one look instead of two")
     two = [i for i, region in enumerate(regions) if region != "carpals"]
@@ -459,8 +460,9 @@ def region_words(
     voted:pd.DataFrame,        # of `cross_vote`
 ) -> list[dict]:               # rows: region, plates, MAE, its interval, and how much worse than the vote
     "The error of each region alone, and its paired difference to the vote"
-    tables = pd.concat([alone_of(distributions, plates, regions, region).assign(step=f"{region} alone") for region in regions])
-    return step_words(pd.concat([tables, voted.assign(step="vote")]), voted)
+    tables = [alone_of(distributions, plates, regions, region).assign(step=f"{region} alone") for region in regions]
+    rows = step_words(pd.concat([*tables, voted.assign(step="vote")]).assign(than=VOTE), {VOTE: voted})
+    return [{name: value for name, value in row.items() if name != "than"} for row in rows]
 
 # %% ../nbs/63_release_ages.ipynb #43-63-release-ages
 def paper_grid_words(
