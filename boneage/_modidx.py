@@ -840,6 +840,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'boneage/workspace.py'),
                                    'boneage.workspace.Workspace.write_table': ( 'workspace.html#workspace.write_table',
                                                                                 'boneage/workspace.py'),
+                                   'boneage.workspace._check_plain': ('workspace.html#_check_plain', 'boneage/workspace.py'),
                                    'boneage.workspace._checked': ('workspace.html#_checked', 'boneage/workspace.py'),
                                    'boneage.workspace._parts': ('workspace.html#_parts', 'boneage/workspace.py'),
                                    'boneage.workspace._plain': ('workspace.html#_plain', 'boneage/workspace.py'),

@@ -41,11 +41,11 @@ def read_key_points(
 ) -> pd.DataFrame:      # id, then POINT_COLUMNS as float64, NaN where unlabelled
     "A table of key points; `AnnotationError` names the file and the row that is wrong"
     try: table = read_table(path := Path(path))
-    except CohortError as error: raise AnnotationError(str(error)) from error
+    except CohortError as error: raise AnnotationError(in_brief(error, 500)) from error
     names = {f"{theirs}_{axis}": f"{ours}_{axis}" for ours, theirs in TIPS_OF_21.items() for axis in "xy"}
     table = table.rename(columns={theirs: ours for theirs, ours in names.items() if ours not in table})
     if "id" not in table or not set(POINT_COLUMNS) & set(table): raise AnnotationError(f"{path} holds no key points: expected the columns id, {', '.join(POINT_COLUMNS)}.")
-    written = table.reindex(columns=POINT_COLUMNS, fill_value="")
+    written = table[[name for name in POINT_COLUMNS if name in table]].reindex(columns=POINT_COLUMNS, fill_value="")
     points = written.apply(pd.to_numeric, errors="coerce").astype(float)
     for row, column in np.argwhere((~np.isfinite(points) & (written != "")).to_numpy()):
         raise AnnotationError(f"{path}, row {table.index[row]}: {POINT_COLUMNS[column]} is '{in_brief(written.iat[row, column])}'; expected a number of pixels.")

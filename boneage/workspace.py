@@ -164,6 +164,7 @@ def _checked(value, default, what):
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool): return float(value)
     if type(value) is not type(default): raise ProfileError(f"{what} must be like {default!r}, not {in_brief(repr(value))}")
     if isinstance(default, (int, float)) and not 0 <= value < LARGEST: raise ProfileError(f"{what} must not be negative, nor {LARGEST:,} or more, but is {in_brief(repr(value))}")
+    if isinstance(default, dict) and not all(isinstance(key, str) for key in value): raise ProfileError(f"{what} must have names for keys, not {in_brief(list(value))}")
     return default | {key: _checked(part, next(iter(default.values())), what) for key, part in value.items()} if isinstance(default, dict) else value
 
 
@@ -174,6 +175,15 @@ def _parts(values, default, what):
     numbers = all(isinstance(pair, (list, tuple)) and all(type(n) in (int, float) and abs(n) < LARGEST for n in pair) and len(pair) == len(default[0]) for pair in values)
     if not numbers: raise ProfileError(f"{what} must be like {default!r}, not {in_brief(repr(values))}")
     return tuple(map(tuple, values))
+
+# %% ../nbs/33_workspace.ipynb #13a-33-workspace
+def _check_plain(text, path):
+    "Refuse YAML that is small to write and large to read: aliases, deep nesting"
+    depth, longer, shorter = 0, (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken, yaml.BlockSequenceStartToken, yaml.BlockMappingStartToken), (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
+    for token in yaml.scan(text):
+        if isinstance(token, yaml.AliasToken): raise ProfileError(f"{path}: a profile has no aliases (*name); write each value where it belongs")
+        depth += isinstance(token, longer) - isinstance(token, shorter)
+        if depth > 20: raise ProfileError(f"{path}: this nests too deeply for a profile")
 
 # %% ../nbs/33_workspace.ipynb #14-33-workspace
 def load_profile(
@@ -187,10 +197,10 @@ def load_profile(
         raise ProfileError(f"{path}: no such profile" + (f"; there are {', '.join(near)}" if near else ""))
     try:
         text = path.read_text(encoding="utf-8")
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)): raise ProfileError(f"{path}: a profile has no aliases (*name); write each value where it belongs")
-        values = yaml.safe_load(text) or {}
-        if not isinstance(values, dict): raise ProfileError(f"{path}: a profile is a mapping of keys to values")
-        return _settings(Profile, values | {"name": path.stem} | changes, str(path), "profile")
+        _check_plain(text, path)
+        values = yaml.safe_load(text)
+        if not isinstance(values, dict | None): raise ProfileError(f"{path}: a profile is a mapping of keys to values")
+        return _settings(Profile, (values or {}) | {"name": path.stem} | changes, str(path), "profile")
     except ProfileError: raise
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ProfileError(f"{path}: not readable as YAML: {in_brief(error, 500)}") from None
