@@ -2,13 +2,14 @@
 PYTHON ?= python3
 PROFILE ?= phantom
 WORKERS ?= 2
+INPUTS ?= 20000
 
 BIN := .venv/bin
 # glibc would give each large activation back and fault it in again: keeping them makes training on a CPU two to four times faster.
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
-.PHONY: help install paper test notebooks lessons export readme site bench lab clean
+.PHONY: help install paper test fuzz notebooks lessons export readme site bench lab clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -22,6 +23,9 @@ paper: install ## rerun the paper and build its site: PROFILE=phantom|sample|rsn
 
 test: notebooks ## every check: the notebooks' own, then tests/
 	@$(BIN)/python -m pytest
+
+fuzz: install ## show the readers INPUTS damaged and invented files (20000), others each time
+	@FUZZ_INPUTS="$(INPUTS)" $(BIN)/python -m pytest -q -s tests/test_fuzz.py
 
 notebooks: install ## run the checks that stand in the library's notebooks
 	@OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS) nbs
@@ -45,5 +49,5 @@ lab: install ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab nbs
 
 clean: ## remove what is only built or cached (never work/, where runs are)
-	@rm -rf build dist boneage.egg-info .pytest_cache .snakemake
+	@rm -rf build dist boneage.egg-info .pytest_cache .hypothesis .snakemake
 	@find boneage nbs reports tests tools -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

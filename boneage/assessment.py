@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DIM', 'FOREARM', 'RIM', 'CUT', 'UNSURE', 'SECOND', 'DOUBTFUL', 'YOUNG', 'MATURE', 'UNKNOWN', 'weights_folder',
            'voting_rules', 'Assessment', 'as_radiograph', 'exposure_warnings', 'cut_warnings', 'mask_warnings',
-           'registration_warnings', 'age_warnings', 'Assessor', 'Answer', 'ask_models', 'look_at', 'Verdict',
-           'bone_age_verdict', 'assess_image', 'load_assessor']
+           'registration_warnings', 'age_warnings', 'check_answers', 'Assessor', 'Answer', 'ask_models', 'look_at',
+           'Verdict', 'bone_age_verdict', 'assess_image', 'load_assessor']
 
 # %% ../nbs/20_assessment.ipynb #02-20-assessment
 import math
@@ -21,7 +21,7 @@ from .contrast import Contrast, measure_contrast
 from .ensembles import VotingRule, half_width_of, read_rules, spread_of, vote, vote_on_distribution
 from .geometry import letterbox, transform, translation, warp
 from .keypoints import detect_key_points, nearby
-from .inference import MONTHS, OnnxNetwork, WeightsError, read_config
+from .inference import MONTHS, OnnxNetwork, WeightsError, read_config, speaks
 from .radiographs import RadiographError, read_radiograph
 from .registration import FRAME_CAPITATE, FRAME_SHAPE, KEY_POINTS, frame_from_key_points, region_image, region_matrix, registration_confidence
 from .segmentation import Segmentation, segment
@@ -155,6 +155,19 @@ def age_warnings(
     if months >= MATURE[sex or "none"]: return ["The hand looks mature or nearly so: an adult's would look the same, and the bone age may be higher than this."]
     return []
 
+# %% ../nbs/20_assessment.ipynb #42a-20-assessment
+def check_answers(
+    name:str,       # "segmentation", "keypoints" or the name of a bone-age model
+    network,
+    config:dict,    # its configuration
+    folder:Path,    # named in the error
+) -> tuple[Any, dict]: # the network and its configuration, unchanged
+    "Refuse a network that answers another question than its place asks; `WeightsError`"
+    wanted = {"segmentation": ("mask",), "keypoints": ("points",)}.get(name, ("regression", "classification", "each"))
+    if speaks(config) not in wanted or config.get("outputs", 1) != 1 or config.get("points", 3) != 3:
+        raise WeightsError(f"{folder / name} holds a {config.get('network')} that does not answer with {'three points' if wanted == ('points',) else 'one mask' if wanted == ('mask',) else 'an age'}.")
+    return network, config
+
 # %% ../nbs/20_assessment.ipynb #43-20-assessment
 class Assessor:
     "Everything needed to assess radiographs; made by `load_assessor`"
@@ -173,7 +186,7 @@ class Assessor:
     ) -> tuple[Any, dict]:
         "A network and its configuration, read once"
         with self.loading:
-            if name not in self.loaded: self.loaded[name] = self._read(self.folder / name)
+            if name not in self.loaded: self.loaded[name] = check_answers(name, *self._read(self.folder / name), self.folder)
         return self.loaded[name]
 
     def _read(self, folder):

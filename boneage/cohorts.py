@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from .radiographs import SUFFIXES
+from .radiographs import SUFFIXES, in_brief
 
 # %% ../nbs/30_cohorts.ipynb #04-30-cohorts
 class CohortError(ValueError):
@@ -41,6 +41,7 @@ def report(
     problems:list|None,      # appended to; None raises
 ):
     "Append sentences to `problems`, or raise them as a `CohortError`"
+    sentences = [in_brief(sentence, 500) for sentence in sentences]
     if problems is not None: problems.extend(sentences)
     elif sentences:
         rest = f"\n… and {len(sentences) - 10:,} more" if len(sentences) > 10 else ""
@@ -66,8 +67,11 @@ def open_table(
 ) -> tuple[list[str], Iterator]:  # the column names; a `csv.reader` that stands behind them
     "A table's header and a reader of its rows"
     text = read_text(path)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=text.lstrip().splitlines()[0].count))
-    header = next(cells for cells in reader if any(cells))
+    first = next(iter(text.lstrip().splitlines()), "")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+    try: header = next((cells for cells in reader if any(cells)), None)
+    except csv.Error as error: raise CohortError(f"{path} is no table: {error}.") from error
+    if header is None: raise CohortError(f"{path} is empty; expected a table with the columns {UNDERSTOOD}.")
     return [name.strip() for name in header], reader
 
 # %% ../nbs/30_cohorts.ipynb #13-30-cohorts
@@ -78,7 +82,7 @@ def read_table(
     "A table as text, its rows numbered as an editor numbers them"
     header, reader = open_table(path := Path(path))
     twice = sorted({name for name in header if name and header.count(name) > 1})
-    if twice: raise CohortError(f"{path} has two columns called {twice[0]}.")
+    if twice: raise CohortError(f"{path} has two columns called {in_brief(twice[0])}.")
     rows, bad = {}, []
     try:
         for cells in reader:
@@ -134,7 +138,7 @@ def missing_column(
     there = {column.casefold() for column in columns}
     lacking = {dialect: [c for c in dialect.columns if c.casefold() not in there] for dialect in DIALECTS}
     nearest = min(lacking, key=lambda dialect: (len(lacking[dialect]), -len(dialect.columns)))
-    if len(lacking[nearest]) == len(nearest.columns): return f"{path} is no label table: its columns are {', '.join(columns)}; expected {UNDERSTOOD}."
+    if len(lacking[nearest]) == len(nearest.columns): return f"{path} is no label table: its columns are {in_brief(', '.join(columns))}; expected {UNDERSTOOD}."
     return f"{path} has no column {' or '.join(lacking[nearest])}; a {nearest.name} table has {', '.join(nearest.columns)}."
 
 # %% ../nbs/30_cohorts.ipynb #22-30-cohorts

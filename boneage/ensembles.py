@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .inference import ANSWERS
-from .radiographs import publish
+from .radiographs import in_brief, publish
 
 # %% ../nbs/15_ensembles.ipynb #05-15-ensembles
 class RuleError(ValueError):
@@ -33,10 +33,12 @@ class VotingRule:
         object.__setattr__(self, "members", tuple(self.members))
         object.__setattr__(self, "weights", tuple(float(weight) for weight in self.weights))
         object.__setattr__(self, "half_width", float(self.half_width))
+        if not all(isinstance(member, str) for member in self.members): raise RuleError("The members of a voting rule are names of models.")
+        if not isinstance(self.of_spread, bool): raise RuleError(f"of_spread is true or false, not {in_brief(self.of_spread)}.")
         if len(self.members) != len(self.weights) or not self.members:
             raise RuleError(f"A voting rule needs one weight for each member; got {len(self.weights)} weights for {len(self.members)} members.")
-        if not all(math.isfinite(weight) and weight >= 0 for weight in self.weights) or not sum(self.weights) > 0:
-            raise RuleError(f"The weights of a voting rule are not negative, and not all zero; got {list(self.weights)}.")
+        if not all(weight >= 0 for weight in self.weights) or not 0 < sum(self.weights) < math.inf:
+            raise RuleError(f"The weights of a voting rule are not negative, and not all zero; got {in_brief(list(self.weights))}.")
         if not self.half_width >= 0: raise RuleError(f"The half width of an interval is not negative; got {self.half_width}.")
 
 # %% ../nbs/15_ensembles.ipynb #10-15-ensembles
@@ -102,7 +104,7 @@ def write_rules(
 # %% ../nbs/15_ensembles.ipynb #21-15-ensembles
 def _check_keys(rules, path):
     unknown = [key for key in rules if key not in RULE_KEYS]
-    if unknown: raise RuleError(f"{path}: unknown voting rule {unknown[0]!r}; expected {', '.join(RULE_KEYS)}.")
+    if unknown: raise RuleError(f"{path}: unknown voting rule {in_brief(repr(unknown[0]))}; expected {', '.join(RULE_KEYS)}.")
 
 # %% ../nbs/15_ensembles.ipynb #22-15-ensembles
 def read_rules(
@@ -112,9 +114,9 @@ def read_rules(
     path = Path(path)
     if not path.is_file(): raise RuleError(f"{path} is missing: no voting rules have been chosen for these models.")
     try: content = json.loads(path.read_text())
-    except ValueError as error: raise RuleError(f"{path} is not valid JSON ({error}).") from error
+    except (ValueError, RecursionError) as error: raise RuleError(f"{path} is not valid JSON ({in_brief(error)}).") from error
     if not isinstance(content, dict): raise RuleError(f"{path} should hold one JSON object of voting rules.")
     _check_keys(content, path)
     try: return {key: VotingRule(**rule) for key, rule in content.items()}
     except RuleError as error: raise RuleError(f"{path}: {error}") from error
-    except (TypeError, ValueError) as error: raise RuleError(f"{path}: a voting rule has members, weights and half_width ({error}).") from error
+    except (TypeError, ValueError, OverflowError) as error: raise RuleError(f"{path}: a voting rule has members, weights and half_width ({in_brief(error)}).") from error

@@ -76,7 +76,8 @@ def read_decisions(
     if not path.exists(): raise ValueError(f"{path} does not exist: expected a CSV of verdicts, annotations, or a folder with them.")
     tables = sorted(path.glob("*.csv")) if path.is_dir() else [path] if path.suffix.lower() == ".csv" else []
     for file in tables:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        try: table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        except (ValueError, OSError): table = pd.DataFrame()
         if not {"id", "verdict"} <= set(table.columns): raise ValueError(f"{file} has no columns id and verdict.")
         decisions |= dict(zip(table.id, table.verdict))
     if path.is_dir() and (path/"masks").is_dir(): decisions |= {i: read_mask(p) for i, p in read_mask_folder(path/"masks").items()}

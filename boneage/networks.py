@@ -10,6 +10,8 @@ __all__ = ['LITE0', 'BYTES', 'network_input', 'vgg_block', 'count_parameters', '
 # %% ../nbs/03_networks.ipynb #03-02-networks
 import json
 import math
+from inspect import signature
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
@@ -18,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from .inference import ANSWERS, FORMAT, MONTHS, WeightsError, months_from_scaled, read_config, scaled_from_months
-from .radiographs import publish
+from .inference import ANSWERS, FORMAT, LARGEST, MONTHS, WeightsError, months_from_scaled, read_config, scaled_from_months
+from .radiographs import in_brief, publish
 
 # %% ../nbs/03_networks.ipynb #11-02-networks
 def network_input(
@@ -288,11 +290,23 @@ def build_network(
     networks = {"UNet": UNet, "KeyPointNetwork": KeyPointNetwork, "HeatMapNetwork": HeatMapNetwork, "BoneAgeNetwork": BoneAgeNetwork,
                 "EfficientNetBoneAge": EfficientNetBoneAge}
     if not isinstance(config.get("network"), str) or config["network"] not in networks:
-        raise WeightsError(f"Unknown network {config.get('network')!r}: expected one of {', '.join(networks)}.")
+        raise WeightsError(f"Unknown network {in_brief(repr(config.get('network')))}: expected one of {', '.join(networks)}.")
     arguments = {k: v for k, v in config.items() if k not in ("network", "view", "card", "format")}
-    try: return networks[config["network"]](**arguments)
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"Cannot build {config['network']} from {arguments}: {error}.") from error
+    network, known = networks[config["network"]], signature(networks[config["network"]]).parameters
+    try:
+        for name in arguments.keys() & known.keys():
+            if not _is_like(arguments[name], known[name].default): raise ValueError(f"{name} must be like {known[name].default}, and no number above {LARGEST}")
+        return network(**arguments)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
+        raise WeightsError(f"Cannot build {config['network']} from {in_brief(arguments)}: {in_brief(error)}.") from error
+
+
+def _is_like(value, default):
+    "Whether an argument is of its default's kind, and of a sensible size"
+    if isinstance(default, tuple): return isinstance(value, (list, tuple)) and len(value) <= 64 and all(_is_like(part, default[0]) for part in value)
+    if isinstance(default, (bool, str)): return type(value) is type(default)
+    if isinstance(value, bool): return False
+    return isinstance(value, Integral) and 1 <= value <= LARGEST if isinstance(default, int) else isinstance(value, Real) and 0 <= value <= LARGEST
 
 # %% ../nbs/03_networks.ipynb #38-02-networks
 BYTES = ":scale"  # format 2: beside a tensor kept in bytes lies one of this name, what its bytes count by
@@ -347,22 +361,33 @@ def save_network(
     with publish(folder / "config.json") as path: path.write_text(json.dumps(words, indent=1) + "\n")
     return folder
 
+# %% ../nbs/03_networks.ipynb #41a-03-networks
+def _check_weights(weights, expected, path):
+    "Refuse weights, as they lie in the file, that have other names, shapes or kinds than expected, or are not finite"
+    tensors = {name: value for name, value in weights.items() if not name.endswith(BYTES)}
+    for name in sorted(expected.keys() | tensors.keys()):
+        there, wanted = (tuple(w[name].shape) if name in w else "nothing" for w in (tensors, expected))
+        if there != wanted: raise WeightsError(f"{path} does not fit its config.json: {in_brief(name)} is {in_brief(there)}, expected {wanted}.")
+    for name, value in weights.items():
+        if value.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8, torch.int64): raise WeightsError(f"{path} is no network of boneage: {in_brief(name)} is of type {value.dtype}.")
+        if name.endswith(BYTES) and value.shape != tensors.get(name.removesuffix(BYTES), value[None]).shape[:1]: raise WeightsError(f"{path} is damaged: {in_brief(name)}: its scale is of shape {tuple(value.shape)}.")
+        if value.is_floating_point() and not value.isfinite().all(): raise WeightsError(f"{path} is damaged: some of {in_brief(name)} are not numbers.")
+
 # %% ../nbs/03_networks.ipynb #42-02-networks
 def load_network(
     folder,              # written by `save_network`
     device="cpu",        # where the network should live
 ) -> tuple[nn.Module, dict]: # the network, ready to predict, and its configuration
-    "Read a network back; raises `WeightsError` with a sentence when the folder is not what it should be"
+    "Read a network back; raises `WeightsError` with a sentence when the folder is not what it should be, before it takes more memory than the file"
     config, path = read_config(Path(folder) / "config.json"), Path(folder) / "model.safetensors"
-    network = build_network(config)
     if not path.is_file(): raise WeightsError(f"{path} is missing: {folder} holds a configuration without its weights.")
-    try: weights = _from_bytes(load_file(path))
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise WeightsError(f"{path} is damaged or incomplete ({error}): fetch or train these weights again.") from error
-    expected = network.state_dict()
-    for name in sorted(expected.keys() | weights.keys()):
-        there, wanted = (tuple(w[name].shape) if name in w else "nothing" for w in (weights, expected))
-        if there != wanted:
-            raise WeightsError(f"{path} does not fit its config.json: {name} is {there}, expected {wanted}.")
-    network.load_state_dict(weights)
+    try:
+        with torch.device("meta"): expected = build_network(config).state_dict()  # shapes without memory
+    except WeightsError as error: raise WeightsError(f"{folder}: {error}") from error
+    try: weights = load_file(path)
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged or incomplete ({in_brief(error)}): fetch or train these weights again.") from error
+    _check_weights(weights, expected, path)
+    network = build_network(config)
+    network.load_state_dict(_from_bytes(weights))
     return network.to(device, memory_format=torch.channels_last).eval(), config  # convolutions are up to twice as fast so

@@ -54,7 +54,8 @@ class DecisionLog:
         "Verdicts by id and mask, in the order in which they were given"
         if not self.path.is_file():
             return {}
-        table = pd.read_csv(self.path, dtype=str, keep_default_na=False)
+        try: table = pd.read_csv(self.path, dtype=str, keep_default_na=False)
+        except (ValueError, OSError): table = pd.DataFrame()
         if tuple(table.columns) != self.COLUMNS or not table.verdict.isin(self.VERDICTS).all():
             raise ValueError(f"{self.path} is not a log of decisions: expected the columns {', '.join(self.COLUMNS)} "
                              f"and the verdicts {' or '.join(self.VERDICTS)}")
@@ -329,9 +330,11 @@ def read_candidates(
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no masks wait here; a run whose profile says `curator: person` leaves them")
-    with np.load(path, allow_pickle=False) as stored:
-        return [MaskCandidate(str(i), image, mask, float(quality))
-                for i, image, mask, quality in zip(stored["ids"], stored["images"], stored["masks"], stored["qualities"])]
+    try:
+        with np.load(path, allow_pickle=False) as stored: ids, images, masks, qualities = (stored[key] for key in ("ids", "images", "masks", "qualities"))
+        return [MaskCandidate(str(i), image, mask, float(quality)) for i, image, mask, quality in zip(ids, images, masks, qualities, strict=True)]
+    except Exception as error:  # NumPy, zipfile and zlib each have their own kinds
+        raise ValueError(f"{path} does not hold masks that wait ({type(error).__name__}): delete it and start the run again.") from error
 
 # %% ../nbs/52_review.ipynb #28-52-review
 class ReviewNeeded(ValueError):

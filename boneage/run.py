@@ -60,6 +60,7 @@ def run_report(
     from papermill.exceptions import PapermillException, PapermillExecutionError
     from nbclient.exceptions import DeadKernelError
     title, began = Path(notebook).stem, time.monotonic()
+    if not Path(notebook).is_file(): raise ProfileError(f"{notebook}: no such report")
     known = papermill.inspect_notebook(str(notebook))
     if unknown := set(parameters) - set(known): raise ProfileError(f"{notebook}: unknown parameter {', '.join(sorted(unknown))}; known are {', '.join(known)}")
     say(f"  {title} …")
@@ -137,7 +138,9 @@ def _snakemake(project:Path, workspace:Workspace, cores:int, targets, lock:int) 
 def main(arguments:list[str]) -> int:
     "Run one report as Snakemake asks for it"
     notebook, executed, *pairs = arguments
-    try: run_report(notebook, executed, dict(pair.split("=", 1) for pair in pairs), say=lambda text: print(text, flush=True))
+    try:
+        if wrong := [pair for pair in pairs if "=" not in pair]: raise ProfileError(f"{notebook}: a parameter is written name=value, not {wrong[0]!r}")
+        run_report(notebook, executed, dict(pair.split("=", 1) for pair in pairs), say=lambda text: print(text, flush=True))
     except ProfileError as error:
         print(f"  {error}", flush=True)
         return 1

@@ -13,7 +13,7 @@ from boneage.radiographs import MAX_PIXELS, RadiographError, dicom_sex, find_rad
 pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import (DigitalXRayImageStorageForPresentation, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian,
+from pydicom.uid import (DeflatedExplicitVRLittleEndian, DigitalXRayImageStorageForPresentation, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian,
                          JPEG2000Lossless, JPEGBaseline8Bit, RLELossless, generate_uid)
 
 
@@ -314,6 +314,22 @@ def test_bombs_are_refused_from_the_header(tmp_path, name, bomb):
     assert refused(tmp_path/name, "claims 50,000 × 50,000 pixels").endswith(f"at most {MAX_PIXELS//10**6} million are read.")
 
 
+def test_dicom_that_grows_when_it_is_unpacked(tmp_path, plate):
+    "A deflated data set of half a gigabyte in half a megabyte, and JPEG 2000 pixels that claim more than their header"
+    whole = save_dicom(tmp_path/"whole.dcm", dicom(as_bits(plate, 8), DeflatedExplicitVRLittleEndian)).read_bytes()
+    start = 144 + struct.unpack_from("<I", whole, 140)[0]
+    packer, unpacked = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS), zlib.decompress(whole[start:], -zlib.MAX_WBITS)
+    grown = packer.compress(unpacked + struct.pack("<HH2sHI", 0x7FE1, 0x10, b"OB", 0, 5*10**8) + bytes(5*10**8)) + packer.flush()
+    (tmp_path/"grown.dcm").write_bytes(whole[:start] + grown)
+    refused(tmp_path/"grown.dcm", "would unpack to more than 200 million bytes")
+    np.testing.assert_allclose(read_radiograph(tmp_path/"whole.dcm"), plate, atol=.005)
+    header = dicom(as_bits(plate, 8))
+    header.compress(JPEG2000Lossless, generate_instance_uid=False)
+    at = header.PixelData.find(b"\xff\x4f\xff\x51") + 8
+    header.PixelData = header.PixelData[:at] + struct.pack(">II", 60_000, 60_000) + header.PixelData[at + 8:]
+    refused(save_dicom(tmp_path/"claims.dcm", header), "claims 60,000 × 60,000 pixels")
+
+
 @pytest.mark.parametrize("value", [0, 137, 255])
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
 def test_flat_plates(tmp_path, suffix, value):
@@ -330,7 +346,7 @@ def test_dicom_that_holds_no_radiograph(tmp_path, plate):
     refused(save_dicom(tmp_path/"report.dcm", report), r"without an image \(its modality is SR\)")
     damaged = dicom(stored)
     damaged.compress(JPEG2000Lossless, generate_instance_uid=False)
-    damaged.PixelData = encapsulate([b"\xff\x4f\xff\x51 this is no code stream"])
+    damaged.PixelData = encapsulate([b"\xff\x4f\xff\x51" + struct.pack(">HHII", 41, 0, 88, 120) + b" this is no code stream"])
     refused(save_dicom(tmp_path/"damaged.dcm", damaged), "pixels can't be decoded")
     headless = dicom(stored)
     del headless.BitsStored
