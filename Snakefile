@@ -41,6 +41,10 @@ def job(name, executed="", more="", **used):
     return dict(report=name, executed=executed or name, more=more, used=used)
 
 
+# On a cluster the others become jobs; these only count and draw, and waiting in a queue would take longer.
+localrules: all, released, architectures, ablation, mae_table, stages, test_set, summary, site
+
+
 rule all:
     input: f"{W}/site/index.html"
 

@@ -437,7 +437,7 @@ def paper(
     limit:Annotated[int, typer.Option(min=0, help="Walk only that many radiographs; 0: all.")] = 0,
     cores:Annotated[int|None, typer.Option(min=1, help="Cores to use; without it, all.", show_default=False)] = None,
     only:Annotated[list[str]|None, typer.Option(metavar="TARGET", help="Snakemake target: a rule, such as ablation, or a file of the run; may be repeated.", show_default=False)] = None,
-    slurm:Annotated[bool, typer.Option("--slurm", help="Send each report to a Slurm cluster as a job of its own; what it asks for stands in the profile.")] = False,
+    slurm:Annotated[bool, typer.Option("--slurm", help="Send reports that compute for long to a Slurm cluster as jobs; what they ask for stands in the profile.")] = False,
 ):
     """Rerun the paper in this clone and build its site.
 

@@ -104,7 +104,7 @@ def slurm_options(
     resources = dict(mem_mb=settings.memory, runtime=settings.minutes, cpus_per_task=f"max(threads, {settings.cpus}) if threads > 1 else 1")
     if settings.partition: resources["slurm_partition"] = repr(settings.partition)
     if settings.account: resources["slurm_account"] = repr(settings.account)
-    return ["--executor", "slurm", "--jobs", str(settings.jobs), "--retries", str(settings.retries), "--keep-going", "--latency-wait", "60",
+    return ["--executor", "slurm", "--jobs", str(settings.jobs), "--local-cores", "2", "--retries", str(settings.retries), "--keep-going", "--latency-wait", "60",
             "--slurm-status-command", settings.query, "--slurm-init-seconds-before-status-checks", str(settings.pause),
             "--default-resources", *(f"{name}={value}" for name, value in resources.items()),
             "--config", f"gpus={settings.gpus if 'gpu' in generic else 0}"]
@@ -166,7 +166,7 @@ def run_paper(
     project:str|Path=".",  # the clone
     targets:tuple=(),      # Snakemake targets; none: everything and the site
     say=print,
-    slurm:bool=False,      # each report as a job of a Slurm cluster
+    slurm:bool=False,      # long reports as jobs of a Slurm cluster
 ) -> int:                  # exit code
     "Run every report that is out of date, in order, and build the site; raises `ProfileError`"
     project = Path(project)
@@ -177,7 +177,7 @@ def run_paper(
     workspace = open_workspace(chosen, project/"work")
     began = time.monotonic()
     with only_run(workspace) as lock:
-        if slurm: say(f"Each report is a job of the cluster; squeue --me shows them, and {workspace.root/'run.log'} what becomes of them.")
+        if slurm: say(f"Long reports are jobs of the cluster: squeue --me shows them, and {workspace.root/'run.log'} what becomes of them.")
         with _on_cluster(workspace) if slurm else nullcontext(["--cores", str(cores or os.cpu_count() or 1), "--resources", "trainer=1", "--config"]) as where:
             code = _snakemake(project, workspace, where, targets, lock)
     if code: say(f"The run stopped; what is done is kept, and the same command goes on. Details: {workspace.root/'run.log'}"); return code

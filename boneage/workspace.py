@@ -130,7 +130,7 @@ class FineTuningSettings:
 # %% ../nbs/33_workspace.ipynb #09b-33-workspace
 @dataclass(frozen=True)
 class ClusterSettings:
-    "What each report asks of a Slurm cluster, as a job of its own; a run on one computer reads none of it"
+    "What a report asks of a Slurm cluster when it is a job there; a run on one computer reads none of it"
     partition: str = ""           # "": the cluster's default
     account: str = ""             # "": the user's default
     cpus: int = 2                 # of a job that computes with several; preprocessing is quicker with more, its answers are the same

@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-PROGRAMS = "munged", "mungekey", "slurmctld", "slurmd", "sbatch"
+PROGRAMS = "munged", "mungekey", "slurmctld", "slurmd", "srun"
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 
 CONFIGURATION = """
@@ -66,6 +66,8 @@ def configure(folder: Path, cpus: int, memory: int):
     for name in ("state", "spool"): (folder/name).mkdir()
     words = dict(folder=folder, host=socket.gethostname().split(".")[0], user=getpass.getuser(), ports=free_ports(2), cpus=cpus, memory=memory)
     (folder/"slurm.conf").write_text(CONFIGURATION.format(**words))
+    (folder/"srun").write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')  # inside a job, Snakemake passes no SLURM_ variable on
+    (folder/"srun").chmod(0o755)
     subprocess.run(["mungekey", "--create", f"--keyfile={folder}/munge.key"], check=True, env=os.environ | dict(PATH=PATH))
 
 
@@ -90,13 +92,16 @@ def one_node_slurm(
     lacking = [name for name in PROGRAMS if not shutil.which(name, path=PATH)]
     if lacking: raise NoSlurm(f"{', '.join(lacking)} not installed (Debian: slurm-wlm and munge)")
     with tempfile.TemporaryDirectory(prefix="slurm-") as name, ExitStack() as stack:
-        folder, environment = Path(name), dict(PATH=PATH, SLURM_CONF=f"{name}/slurm.conf")
+        folder, environment = Path(name), dict(PATH=f"{name}{os.pathsep}{PATH}", SLURM_CONF=f"{name}/slurm.conf")
         configure(folder, cpus, memory)
         stack.enter_context(daemon(folder, "munged", "--foreground", "--force", f"--socket={folder}/munge.socket", f"--key-file={folder}/munge.key",
                                    f"--pid-file={folder}/munged.pid", f"--seed-file={folder}/munged.seed", f"--log-file={folder}/munged.log"))
         wait_until((folder/"munge.socket").exists, 10, "munged")
         stack.enter_context(daemon(folder, "slurmctld", "-D"))
         stack.enter_context(daemon(folder, "slurmd", "-D"))
-        def idle(): return "idle" in subprocess.run(["sinfo", "--noheader", "--format=%T"], capture_output=True, text=True, env=os.environ | environment).stdout
-        wait_until(idle, 30, "Slurm")
-        yield environment
+        def answer(*command): return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment).stdout
+        wait_until(lambda: "idle" in answer("sinfo", "--noheader", "--format=%T"), 30, "Slurm")
+        try: yield environment
+        finally:
+            answer("scancel", "--user", getpass.getuser())
+            wait_until(lambda: not answer("squeue", "--noheader"), 60, "an empty queue")  # what runs a job would outlive slurmd
