@@ -104,7 +104,7 @@ def slurm_options(
     resources = dict(mem_mb=settings.memory, runtime=settings.minutes, cpus_per_task=f"max(threads, {settings.cpus}) if threads > 1 else 1")
     if settings.partition: resources["slurm_partition"] = repr(settings.partition)
     if settings.account: resources["slurm_account"] = repr(settings.account)
-    return ["--executor", "slurm", "--jobs", str(settings.jobs), "--local-cores", "2", "--retries", str(settings.retries), "--keep-going", "--latency-wait", "60",
+    return ["--executor", "slurm", "--jobs", str(settings.jobs), "--retries", str(settings.retries), "--keep-going", "--latency-wait", "60",
             "--slurm-status-command", settings.query, "--slurm-init-seconds-before-status-checks", str(settings.pause),
             "--default-resources", *(f"{name}={value}" for name, value in resources.items()),
             "--config", f"gpus={settings.gpus if 'gpu' in generic else 0}"]

@@ -36,7 +36,8 @@ ReturnToService=2
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory}
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:1
 PartitionName=main Nodes={host} Default=YES State=UP
 """
 
@@ -66,6 +67,7 @@ def configure(folder: Path, cpus: int, memory: int):
     for name in ("state", "spool"): (folder/name).mkdir()
     words = dict(folder=folder, host=socket.gethostname().split(".")[0], user=getpass.getuser(), ports=free_ports(2), cpus=cpus, memory=memory)
     (folder/"slurm.conf").write_text(CONFIGURATION.format(**words))
+    (folder/"gres.conf").write_text("Name=gpu File=/dev/null\n")  # a GPU to ask for, and none to compute with
     (folder/"srun").write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')  # inside a job, Snakemake passes no SLURM_ variable on
     (folder/"srun").chmod(0o755)
     subprocess.run(["mungekey", "--create", f"--keyfile={folder}/munge.key"], check=True, env=os.environ | dict(PATH=PATH))

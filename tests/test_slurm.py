@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
-from boneage.run import only_jobs
+from boneage.run import only_jobs, run_paper
 from boneage.workspace import Workspace
 from conftest import command, copy_project
 from one_node_slurm import NoSlurm, one_node_slurm
@@ -43,6 +43,23 @@ def job_environments(folder: Path) -> list[list[str]]:
             if b"boneage.run" in (process/"cmdline").read_bytes().split(b"\0") and (process/"cwd").resolve() == folder.resolve(): found.append((process/"environ").read_text().split("\0"))
         except OSError: continue  # it has ended
     return found
+
+
+def test_a_job_asks_for_what_the_profile_says(slurm, tmp_path):
+    (tmp_path/"own.yaml").write_text("cluster: {memory: 700, minutes: 9, cpus: 1, pause: 1, retries: 0}\n")
+    (tmp_path/"Snakefile").write_text("""rule all:
+    input: "fitted"
+rule fit:
+    output: "fitted"
+    threads: 2
+    resources: gpu=config["gpus"], runtime=8
+    shell: "scontrol show job $SLURM_JOB_ID > {output}"
+""")
+    with pytest.MonkeyPatch.context() as change:
+        change.chdir(tmp_path)
+        assert run_paper("own.yaml", slurm=True) == 0, (tmp_path/"work"/"own"/"run.log").read_text()[-3000:]
+    asked = dict(pair.split("=", 1) for pair in (tmp_path/"fitted").read_text().split() if "=" in pair)
+    assert (asked["NumCPUs"], asked["MinMemoryNode"], asked["TimeLimit"], asked["TresPerJob"]) == ("2", "700M", "00:08:00", "gres:gpu:1")
 
 
 def test_slurm_run_with_a_killed_job_equals_the_local_run(smoke, slurm, tmp_path):
