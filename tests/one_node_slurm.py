@@ -17,6 +17,7 @@ ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
+SlurmdParameters=config_overrides
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
@@ -87,9 +88,9 @@ def daemon(folder: Path, *command):
 
 @contextmanager
 def one_node_slurm(
-    cpus: int = os.cpu_count(),
-    memory: int = 8000,  # megabytes that jobs may ask for in all; not enforced
-):                       # yields what the environment of Slurm's commands must have
+    cpus: int = 2,
+    memory: int = 8000, # megabytes; what jobs may ask for in all, whatever this computer has
+):                      # yields what the environment of Slurm's commands must have
     "Start munged, slurmctld and slurmd, and stop them in the end; raises `NoSlurm` with the reason where that can't be done"
     lacking = [name for name in PROGRAMS if not shutil.which(name, path=PATH)]
     if lacking: raise NoSlurm(f"{', '.join(lacking)} not installed (Debian: slurm-wlm and munge)")
