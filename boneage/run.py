@@ -124,8 +124,8 @@ def cancel_jobs(
 ):
     "Cancel the user's jobs of that name and wait until they are gone; raises `ProfileError` when they stay"
     for _ in range(patience):
-        jobs = [line.split() for line in ask("squeue", "--me", "--noheader", "--format=%i %j").splitlines()]
-        left = [job for job, words in jobs if words.startswith(name)]
+        jobs = [line.partition(" ") for line in ask("squeue", "--me", "--noheader", "--format=%i %j").splitlines()]
+        left = [job for job, _, words in jobs if words.startswith(name)]
         if not left: return
         ask("scancel", *left)
         time.sleep(1)
