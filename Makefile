@@ -18,8 +18,8 @@ help: ## this list
 install: ## make .venv with everything below (the others do this by themselves)
 	@$(PYTHON) tools/install.py
 
-paper: install ## rerun the paper and build its site: PROFILE=phantom|sample|rsna, DATA=folder of radiographs, LIMIT=how many
-	@$(BIN)/boneage paper --profile "$(PROFILE)" $(if $(DATA),--data "$(DATA)") $(if $(LIMIT),--limit "$(LIMIT)")
+paper: install ## rerun the paper and build its site: PROFILE=phantom|sample|rsna, DATA=folder of radiographs, LIMIT=how many, SLURM=1 on a cluster
+	@$(BIN)/boneage paper --profile "$(PROFILE)" $(if $(DATA),--data "$(DATA)") $(if $(LIMIT),--limit "$(LIMIT)") $(if $(SLURM),--slurm)
 
 test: notebooks ## every check: the notebooks' own, then tests/
 	@$(BIN)/python -m pytest

@@ -3,8 +3,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from boneage.run import report_inputs
-from boneage.stages import model_groups
+from boneage.run import model_groups, report_inputs
 from boneage.workspace import Workspace
 
 W = config["workspace"]                      # work/<run>, opened by `boneage paper`
@@ -12,6 +11,10 @@ profile = asdict(Workspace(Path(W)).profile)
 GROUPS = model_groups(profile["models_per_run"])
 MODELS = sum(GROUPS, [])
 REPORTS = "01_cohort 02_segmentation 03_registration 04_preprocessing 05_released 06_architectures 08_ablation 09_mae_table 10_stages 11_test_set 12_summary".split()
+
+# A report that fits networks: on one computer the only one at a time; on a cluster with a GPU, where there is one, and time of its own.
+FITTING = dict(trainer=1)
+if "gpus" in config: FITTING |= dict(gpu=config["gpus"], runtime=profile["cluster"]["fit_minutes"])
 
 
 def keys(*names):
@@ -38,6 +41,10 @@ def job(name, executed="", more="", **used):
     return dict(report=name, executed=executed or name, more=more, used=used)
 
 
+# On a cluster the others become jobs; these only count and draw, and waiting in a queue would take longer.
+localrules: all, released, architectures, ablation, mae_table, stages, test_set, summary, site
+
+
 rule all:
     input: f"{W}/site/index.html"
 
@@ -55,7 +62,7 @@ rule segmentation:
     output: f"{W}/models/segmentation/model.safetensors", f"{W}/mining.csv", f"{W}/masks.csv", f"{W}/results/segmentation.json", f"{W}/notebooks/02_segmentation.ipynb"
     params: **job("02_segmentation", **keys("segmentation"))
     threads: 2
-    resources: trainer=1
+    resources: **FITTING
     shell: SHELL
 
 
@@ -64,7 +71,7 @@ rule registration:
     output: f"{W}/models/keypoints/model.safetensors", f"{W}/contrast.csv", f"{W}/registration.csv", f"{W}/results/registration.json", f"{W}/notebooks/03_registration.ipynb"
     params: **job("03_registration", **keys("keypoints"))
     threads: 2
-    resources: trainer=1
+    resources: **FITTING
     shell: SHELL
 
 
@@ -90,7 +97,7 @@ for number, group in enumerate(GROUPS):
         output: [f"{W}/models/{name}/{file}" for name in group for file in ("model.safetensors", "config.json", "history.csv", "predictions.csv")], f"{W}/notebooks/07_training_{number}.ipynb"
         params: **job("07_training", f"07_training_{number}", f"models={','.join(group)}", **keys("bone_age"))
         threads: 2
-        resources: trainer=1
+        resources: **FITTING
         shell: SHELL
 
 

@@ -437,16 +437,18 @@ def paper(
     limit:Annotated[int, typer.Option(min=0, help="Walk only that many radiographs; 0: all.")] = 0,
     cores:Annotated[int|None, typer.Option(min=1, help="Cores to use; without it, all.", show_default=False)] = None,
     only:Annotated[list[str]|None, typer.Option(metavar="TARGET", help="Snakemake target: a rule, such as ablation, or a file of the run; may be repeated.", show_default=False)] = None,
+    slurm:Annotated[bool, typer.Option("--slurm", help="Send reports that compute for long to a Slurm cluster as jobs; what they ask for stands in the profile.")] = False,
 ):
     """Rerun the paper in this clone and build its site.
 
     \b
-    On phantoms, and on a folder of radiographs:
+    On phantoms, on a folder of radiographs, and on a cluster:
       boneage paper
       boneage paper --profile sample --data radiographs --limit 120
+      boneage paper --profile rsna --data radiographs --slurm
     """
     from boneage.run import run_paper  # brings the research wing
-    try: code = run_paper(profile, data, limit, cores, targets=tuple(only or ()), say=typer.echo)
+    try: code = run_paper(profile, data, limit, cores, targets=tuple(only or ()), say=typer.echo, slurm=slurm)
     except ValueError as error: fail(error)
     raise typer.Exit(code)
 

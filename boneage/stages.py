@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['CUT_OUTS', 'SEEN', 'make_cohort', 'segment_cohort', 'stored_shape', 'write_cohort_masks', 'plates_of', 'true_masks',
            'curator_of', 'overlap_with_truth', 'mask_agreement', 'released_card', 'bone_age_card', 'register_stage',
-           'plates_with_masks', 'labelled_points', 'registration_agreement', 'cut_regions', 'train_model',
-           'model_groups']
+           'plates_with_masks', 'labelled_points', 'registration_agreement', 'cut_regions', 'train_model']
 
 # %% ../nbs/60_stages.ipynb #02-60-stages
 import json
@@ -303,11 +302,3 @@ def train_model(workspace:Workspace, name:ModelName) -> pd.DataFrame: # predicti
     cohort = workspace.read_table("cohort").set_index("id").loc[ids]
     return fit_bone_age(name, images, cohort.sex.to_numpy(), cohort.bone_age.to_numpy(float), cohort.split.to_numpy(), workspace.profile.bone_age,
                         workspace.models/str(name), workspace.root/"checkpoints"/f"{name}.safetensors", workspace.profile.seed, ids=ids, stale="restart")
-
-# %% ../nbs/60_stages.ipynb #29-60-stages
-def model_groups(
-    size:int, # models that share a notebook run
-) -> list[list[str]]: # names
-    "All models of the paper, the grid's 18 and the ablation's two, in groups that share an input and a region"
-    names = sorted([*grid(), *ablation()], key=lambda n: (n.input, n.region, n.head))
-    return [[str(n) for n in names[i:i + size]] for i in range(0, len(names), size)]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LARGEST', 'ProfileError', 'CohortSettings', 'SegmentationSettings', 'KeyPointSettings', 'BoneAgeSettings',
-           'FineTuningSettings', 'Profile', 'load_profile', 'Workspace', 'open_workspace', 'record_problems',
-           'read_problems', 'provenance']
+           'FineTuningSettings', 'ClusterSettings', 'Profile', 'load_profile', 'Workspace', 'open_workspace',
+           'record_problems', 'read_problems', 'provenance']
 
 # %% ../nbs/33_workspace.ipynb #02-33-workspace
 import json
@@ -127,6 +127,22 @@ class FineTuningSettings:
     smoothed_share: float = 0.2   # weight of that distribution's cross entropy (nats) beside the absolute error (months / 10)
     unknown_share: float = 0.5    # weight of the answer without sex beside the one with sex
 
+# %% ../nbs/33_workspace.ipynb #09b-33-workspace
+@dataclass(frozen=True)
+class ClusterSettings:
+    "What a report asks of a Slurm cluster when it is a job there; a run on one computer reads none of it"
+    partition: str = ""           # "": the cluster's default
+    account: str = ""             # "": the user's default
+    cpus: int = 2                 # of a job that computes with several; preprocessing is quicker with more, its answers are the same
+    gpus: int = 1                 # of a job that fits networks, where the partition has GPUs
+    memory: int = 8000            # megabytes of a job
+    minutes: int = 60             # after which Slurm stops a job
+    fit_minutes: int = 240        # the same, for one that fits networks
+    jobs: int = 40                # in the queue at once, at most
+    retries: int = 2              # times that a failed job is sent again; a fit goes on from its checkpoint
+    query: str = "squeue"         # asks what became of jobs; "sacct" where the cluster keeps accounts and forgets finished jobs soon
+    pause: int = 40               # seconds from one question to the next
+
 # %% ../nbs/33_workspace.ipynb #10-33-workspace
 @dataclass(frozen=True)
 class Profile:
@@ -139,6 +155,7 @@ class Profile:
     keypoints: KeyPointSettings = KeyPointSettings()
     bone_age: BoneAgeSettings = BoneAgeSettings()
     fine_tuning: FineTuningSettings = FineTuningSettings()
+    cluster: ClusterSettings = ClusterSettings()
     data: str = ""                # folder of the radiographs, where the cohort's source is "folder"
     limit: int = 0                # walk only that many radiographs; 0: all
 

@@ -1,0 +1,83 @@
+"The smoke profile on a real Slurm of one node, one of its jobs killed under way: the numbers of a local run, to the last digit"
+import os
+import subprocess
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from boneage.run import only_jobs, run_paper
+from boneage.workspace import Workspace
+from conftest import command, copy_project
+from one_node_slurm import NoSlurm, one_node_slurm
+from test_pipeline import numbers, wait_for
+
+
+@pytest.fixture
+def slurm():
+    "What a command's environment must have to find a Slurm of one node, which runs as long as the test"
+    pytest.importorskip("snakemake_executor_plugin_slurm")
+    with ExitStack() as stack:
+        try: environment = stack.enter_context(one_node_slurm())
+        except NoSlurm as reason: pytest.skip(str(reason))
+        with patch.dict(os.environ, environment): yield
+
+
+def answer(*words) -> str:
+    "What a command of Slurm says"
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def times(*files) -> dict[Path, int]:
+    "When each file was written"
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+def job_environments(folder: Path) -> list[list[str]]:
+    "The environment of each report that runs in the folder"
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"boneage.run" in (process/"cmdline").read_bytes().split(b"\0") and (process/"cwd").resolve() == folder.resolve(): found.append((process/"environ").read_text().split("\0"))
+        except OSError: continue  # it has ended
+    return found
+
+
+def test_a_job_asks_for_what_the_profile_says(slurm, tmp_path):
+    (tmp_path/"own.yaml").write_text("cluster: {memory: 700, minutes: 9, cpus: 1, pause: 1, retries: 0}\n")
+    (tmp_path/"Snakefile").write_text("""rule all:
+    input: "fitted"
+rule fit:
+    output: "fitted"
+    threads: 2
+    resources: gpu=config["gpus"], runtime=8
+    shell: "scontrol show job $SLURM_JOB_ID > {output}"
+""")
+    with pytest.MonkeyPatch.context() as change:
+        change.chdir(tmp_path)
+        assert run_paper("own.yaml", slurm=True) == 0, (tmp_path/"work"/"own"/"run.log").read_text()[-3000:]
+    asked = dict(pair.split("=", 1) for pair in (tmp_path/"fitted").read_text().split() if "=" in pair)
+    assert (asked["NumCPUs"], asked["MinMemoryNode"], asked["TimeLimit"], asked["TresPerJob"]) == ("2", "700M", "00:08:00", "gres:gpu:1")
+
+
+def test_slurm_run_with_a_killed_job_equals_the_local_run(smoke, slurm, tmp_path):
+    folder = copy_project(tmp_path/"slurm")
+    root = folder/"work"/"smoke"
+    with only_jobs(Workspace(root)) as name: pass
+    answer("sbatch", f"--job-name={name}_old", "--output=/dev/null", "--wrap=sleep 1000")  # as a killed run leaves it
+    with open(tmp_path/"said", "w") as said:
+        process = subprocess.Popen(command("paper", "--profile", "smoke", "--slurm"), cwd=folder, stdout=said, stderr=said)
+    assert wait_for(lambda: any((root/"checkpoints").glob("registered-*.safetensors")), process, 1200), (tmp_path/"said").read_text()
+    fitted = [path for path in (root/"checkpoints").glob("*-*-*.safetensors") if not path.name.startswith(".")]
+    done = times(*fitted, *root.glob("*.csv"), root/"models"/"segmentation"/"model.safetensors", root/"regions"/"ids.csv")
+    environments = job_environments(folder)
+    answer("scancel", "--state=RUNNING", f"--user={os.getuid()}")
+    assert process.wait(1800) == 0, (tmp_path/"said").read_text() + (root/"run.log").read_text()[-3000:]
+    assert environments and all("MALLOC_MMAP_MAX_=0" in each for each in environments)
+    assert Counter(answer("squeue", "--noheader", "--states=all", "--format=%T").split()) == {"CANCELLED": 2, "COMPLETED": 5}  # the old one and the killed one
+    assert fitted and times(*done) == done  # the killed job cost only itself, and of itself only what was not fitted yet
+    mine, theirs = numbers(root), numbers(smoke/"work"/"smoke")
+    assert mine.keys() == theirs.keys()
+    assert [name for name in mine if mine[name] != theirs[name]] == []
