@@ -11,7 +11,7 @@ W = config["workspace"]                      # work/<run>, opened by `boneage pa
 profile = asdict(Workspace(Path(W)).profile)
 GROUPS = model_groups(profile["models_per_run"])
 MODELS = sum(GROUPS, [])
-REPORTS = "01_cohort 02_segmentation 03_registration 04_preprocessing 05_released 06_architectures 08_ablation 09_mae_table 10_stages 11_test_set 12_summary".split()
+REPORTS = "01_cohort 02_segmentation 03_registration 04_preprocessing 05_released 06_architectures 08_ablation 09_mae_table 10_stages 11_test_set 12_summary 13_claims".split()
 
 
 def keys(*names):
@@ -114,6 +114,13 @@ rule summary:
     input: report("12_summary"), expand(f"{W}/results/{{name}}.json", name="cohort segmentation registration architectures ablation mae_table stages test_set".split())
     output: f"{W}/notebooks/12_summary.ipynb", f"{W}/results/summary.json"
     params: **job("12_summary", **keys())
+    shell: SHELL
+
+
+rule claims:
+    input: report("13_claims"), expand(f"{W}/results/{{name}}.json", name="ablation mae_table stages test_set".split())
+    output: f"{W}/notebooks/13_claims.ipynb", f"{W}/results/claims_one_by_one.json"
+    params: **job("13_claims", **keys())
     shell: SHELL
 
 
