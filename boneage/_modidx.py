@@ -852,6 +852,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'boneage.workspace._checked': ('workspace.html#_checked', 'boneage/workspace.py'),
                                    'boneage.workspace._plain': ('workspace.html#_plain', 'boneage/workspace.py'),
                                    'boneage.workspace._settings': ('workspace.html#_settings', 'boneage/workspace.py'),
+                                   'boneage.workspace.code_words': ('workspace.html#code_words', 'boneage/workspace.py'),
                                    'boneage.workspace.data_fingerprint': ('workspace.html#data_fingerprint', 'boneage/workspace.py'),
                                    'boneage.workspace.load_profile': ('workspace.html#load_profile', 'boneage/workspace.py'),
                                    'boneage.workspace.open_workspace': ('workspace.html#open_workspace', 'boneage/workspace.py'),

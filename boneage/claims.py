@@ -389,5 +389,6 @@ def readable_claims(
     listed: pd.DataFrame, # of `claim_list`
 ) -> pd.DataFrame:        # claim, here, n, p (Holm), verdict
     "The same for readers: the difference and its interval in one cell"
+    listed = listed.reset_index(drop=True)
     here = [str(Estimate(row.difference, row.low, row.high, row.n)) if row.n > 1 else UNMEASURED for row in listed.itertuples()]
     return pd.DataFrame({"claim": listed.claim, "here, months": here, "n": listed.n, "p (Holm)": [number_words(p) if pd.isna(p) or p >= 0.01 else "< 0.01" for p in listed.holm], "verdict": listed.verdict})

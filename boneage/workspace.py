@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ProfileError', 'CohortSettings', 'SegmentationSettings', 'KeyPointSettings', 'BoneAgeSettings', 'FineTuningSettings',
            'Profile', 'load_profile', 'Workspace', 'open_workspace', 'record_problems', 'read_problems',
-           'data_fingerprint', 'versions', 'provenance']
+           'data_fingerprint', 'versions', 'code_words', 'provenance']
 
 # %% ../nbs/33_workspace.ipynb #02-33-workspace
 import hashlib
@@ -296,11 +296,16 @@ def versions(
         except PackageNotFoundError: continue
     return ", ".join(found)
 
+# %% ../nbs/33_workspace.ipynb #28c-33-workspace
+def code_words() -> str:
+    "“boneage 0.1.0, commit `1a2b3c4`; Python 3.12, torch 2.13.0, …”: which code a page was made with"
+    try: commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired): commit = ""
+    return f"boneage {__version__}" + (f", commit `{commit}`" if commit else "") + f"; {versions()}"
+
 # %% ../nbs/33_workspace.ipynb #28-33-workspace
 def provenance(workspace:Workspace) -> str:
     "One line of Markdown: profile, seed, versions and commit of the code, which data"
-    try: commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired): commit = ""
     p = workspace.profile
-    return (f"*Profile `{p.name}`" + (f", limit {p.limit}" if p.limit else "") + f", seed {p.seed}; boneage {__version__}"
-            + (f", commit `{commit}`" if commit else "") + f"; {versions()}; data: {workspace.data_words}; fingerprint `{data_fingerprint(workspace.read_table('cohort'))}`.*")
+    return (f"*Profile `{p.name}`" + (f", limit {p.limit}" if p.limit else "") + f", seed {p.seed}; {code_words()}; "
+            f"data: {workspace.data_words}; fingerprint `{data_fingerprint(workspace.read_table('cohort'))}`.*")
