@@ -187,7 +187,7 @@ def headline(root: Path) -> str:
     paper = read_paper(PROJECT/"reports"/"paper.yml")
     phantoms, sample = on_phantoms(root), on_sample(paper)
     def cell(found): return str(Estimate(**found)).replace(" (", "<br>(") if found else "–"
-    rows = [(paper[key].words.removeprefix("MAE").lstrip(", "), number_words(float("nan") if paper[key].value is None else paper[key].value), key) for key in HEADLINE]
+    rows = [(re.sub("^MAE(,| of| on) ", "", paper[key].words), number_words(float("nan") if paper[key].value is None else paper[key].value), key) for key in HEADLINE]
     rows += [("median of the sex, which looks at no image", "–", "floor"), ("the released networks, on plates that they had not seen", "–", "released")]
     lines = [f"| {words} | {stated} | {cell(phantoms.get(key))} | {cell(sample.get(key))} |" for words, stated, key in rows]
     sizes = f"*Paper*: {paper['images'].value:,} radiographs of the RSNA. " + (f"*Phantoms*: the run `{root.name}`, at its size. " if phantoms else "") + (
