@@ -95,10 +95,11 @@ def comparison_words(
     "The same table for readers: paper | here | difference, in words where there is no number"
     here = [number_words(row.here, UNMEASURED) if pd.isna(row.low) else f"{Estimate(row.here, row.low, row.high, row.n)}, n = {row.n:,}"
             for row in comparison.itertuples()]
-    return pd.DataFrame({
+    table = pd.DataFrame({
         "quantity": comparison.quantity, "place": comparison.place, "unit": comparison.unit,
         "paper": [number_words(value, UNSTATED) for value in comparison.paper], "here": here,
         "difference": ["0" if value == 0 else number_words(value) if pd.isna(value) or value < 0 else f"+{number_words(value)}" for value in comparison.difference]})
+    return table.set_index("quantity").rename_axis(None)
 
 # %% ../nbs/53_claims.ipynb #18-53-claims
 FEWEST = 10 # radiographs below which nothing is decided
@@ -387,8 +388,9 @@ def claim_list(
 # %% ../nbs/53_claims.ipynb #63-53-claims
 def readable_claims(
     listed: pd.DataFrame, # of `claim_list`
-) -> pd.DataFrame:        # claim, here, n, p (Holm), verdict
+) -> pd.DataFrame:        # by claim: here, n, p (Holm), verdict
     "The same for readers: the difference and its interval in one cell"
     listed = listed.reset_index(drop=True)
     here = [str(Estimate(row.difference, row.low, row.high, row.n)) if row.n > 1 else UNMEASURED for row in listed.itertuples()]
-    return pd.DataFrame({"claim": listed.claim, "here, months": here, "n": listed.n, "p (Holm)": [number_words(p) if pd.isna(p) or p >= 0.01 else "< 0.01" for p in listed.holm], "verdict": listed.verdict})
+    table = pd.DataFrame({"claim": listed.claim, "here, months": here, "n": listed.n, "p (Holm)": [number_words(p) if pd.isna(p) or p >= 0.01 else "< 0.01" for p in listed.holm], "verdict": listed.verdict})
+    return table.set_index("claim").rename_axis(None)
