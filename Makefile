@@ -27,14 +27,14 @@ test: notebooks ## every check: the notebooks' own, then tests/
 fuzz: install ## show the readers INPUTS damaged and invented files (20000), others each time
 	@FUZZ_INPUTS="$(INPUTS)" $(BIN)/python -m pytest -q -s tests/test_fuzz.py
 
-notebooks: install ## run the checks that stand in the library's notebooks
-	@OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS) nbs
+notebooks: install ## run the checks that stand in the library's notebooks and in the how-to pages
+	@OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS) nbs && OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS) howto
 
 export: install ## write boneage/ from nbs/, and clean the notebooks for a commit
-	@$(BIN)/nbdev-export && $(BIN)/nbdev-clean --fname nbs && $(BIN)/nbdev-clean --fname reports
+	@$(BIN)/nbdev-export && $(BIN)/nbdev-clean --fname nbs && $(BIN)/nbdev-clean --fname reports && $(BIN)/nbdev-clean --fname howto
 
-lessons: install ## run the library's notebooks again and keep their outputs, which the site shows
-	@$(BIN)/nbdev-export && $(BIN)/nbdev-test --n-workers 1 --save nbs && $(BIN)/nbdev-clean --fname nbs
+lessons: install ## run the library's notebooks and the how-to pages again and keep their outputs, which the site shows
+	@$(BIN)/nbdev-export && for folder in nbs howto; do $(BIN)/nbdev-test --n-workers 1 --save $$folder && $(BIN)/nbdev-clean --fname $$folder || exit 1; done
 
 readme: install ## write README.md from nbs/index.ipynb
 	@$(BIN)/python tools/build_readme.py
@@ -50,4 +50,4 @@ lab: install ## open the notebooks in JupyterLab
 
 clean: ## remove what is only built or cached (never work/, where runs are)
 	@rm -rf build dist boneage.egg-info .pytest_cache .hypothesis .snakemake
-	@find boneage nbs reports tests tools -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+	@find boneage nbs howto reports tests tools -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

@@ -10,7 +10,7 @@ W = config["workspace"]                      # work/<run>, opened by `boneage pa
 profile = asdict(Workspace(Path(W)).profile)
 GROUPS = model_groups(profile["models_per_run"])
 MODELS = sum(GROUPS, [])
-REPORTS = "01_cohort 02_segmentation 03_registration 04_preprocessing 05_released 06_architectures 08_ablation 09_mae_table 10_stages 11_test_set 12_summary".split()
+REPORTS = "01_cohort 02_segmentation 03_registration 04_preprocessing 05_released 06_architectures 08_ablation 09_mae_table 10_stages 11_test_set 12_summary 13_claims".split()
 
 # A report that fits networks: on one computer the only one at a time; on a cluster with a GPU, where there is one, and time of its own.
 FITTING = dict(trainer=1)
@@ -124,7 +124,14 @@ rule summary:
     shell: SHELL
 
 
+rule claims:
+    input: report("13_claims"), expand(f"{W}/results/{{name}}.json", name="ablation mae_table stages test_set".split())
+    output: f"{W}/notebooks/13_claims.ipynb", f"{W}/results/claims_one_by_one.json"
+    params: **job("13_claims", **keys())
+    shell: SHELL
+
+
 rule site:
-    input: expand(f"{W}/notebooks/{{name}}.ipynb", name=REPORTS), "_quarto.yml", [str(p) for p in sorted(Path("tools").rglob("*")) if p.is_file() and "site" in str(p)], sorted(str(p) for p in Path("nbs").glob("*.ipynb"))
+    input: expand(f"{W}/notebooks/{{name}}.ipynb", name=REPORTS), "_quarto.yml", [str(p) for p in sorted(Path("tools").rglob("*")) if p.is_file() and "site" in str(p)], sorted(str(p) for folder in ("nbs", "howto") for p in Path(folder).glob("*.ipynb"))
     output: f"{W}/site/index.html"
     shell: f"{sys.executable} tools/build_site.py --root {W} --out {W}/site"

@@ -52,10 +52,11 @@ def _phantom_cohort(workspace:Workspace) -> pd.DataFrame:
     "Make the phantoms: those to fit on, those held out, and the frozen set `hard`"
     profile, numbers = workspace.profile, workspace.profile.cohort
     share = min(1, profile.limit/(numbers.train + numbers.validation + numbers.test)) if profile.limit else 1
-    train, validation, test = (max(2, round(n*share)) for n in (numbers.train, numbers.validation, numbers.test))
+    train, validation, test = (max(2, round(n*share)) if n else 0 for n in (numbers.train, numbers.validation, numbers.test))
     write_phantoms(workspace.root/"phantoms", train + validation, profile.seed, tuple(numbers.shape))
-    write_hard(workspace.root/"hard", test)
     fitted = split_cohort(load_cohort(workspace.root/"phantoms"), validation, profile.seed)
+    if not test: return fitted
+    write_hard(workspace.root/"hard", test)
     return pd.concat([fitted, load_cohort(workspace.root/"hard").assign(split="test")], ignore_index=True)
 
 # %% ../nbs/60_stages.ipynb #07-60-stages

@@ -5,12 +5,15 @@
 # %% auto #0
 __all__ = ['LARGEST', 'ProfileError', 'CohortSettings', 'SegmentationSettings', 'KeyPointSettings', 'BoneAgeSettings',
            'FineTuningSettings', 'ClusterSettings', 'Profile', 'load_profile', 'Workspace', 'open_workspace',
-           'record_problems', 'read_problems', 'provenance']
+           'record_problems', 'read_problems', 'data_fingerprint', 'versions', 'code_words', 'provenance']
 
 # %% ../nbs/33_workspace.ipynb #02-33-workspace
+import hashlib
 import json
 import subprocess
+import sys
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -316,11 +319,36 @@ def read_problems(workspace:Workspace) -> list[str]:
     "One sentence for each thing that was wrong with the input"
     return [p["sentence"] for p in workspace.read_result("problems").get("problems", [])]
 
-# %% ../nbs/33_workspace.ipynb #28-33-workspace
-def provenance(workspace:Workspace) -> str:
-    "One line of Markdown: profile, seed, version and commit of the code, which data"
+# %% ../nbs/33_workspace.ipynb #28a-33-workspace
+def data_fingerprint(
+    cohort:pd.DataFrame, # `cohort.csv`
+) -> str:                # twelve hexadecimal digits
+    "Stands for the radiographs of a run: their labels and splits, and the sizes of their files, wherever these lie"
+    table = cohort.drop(columns="path", errors="ignore")
+    if "path" in cohort: table = table.assign(size=[Path(p).stat().st_size if Path(p).is_file() else -1 for p in cohort.path])
+    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:12]
+
+# %% ../nbs/33_workspace.ipynb #28b-33-workspace
+def versions(
+    packages:tuple = ("torch", "numpy", "opencv-python-headless"), # what numbers depend on most
+) -> str:
+    "“Python 3.12, torch 2.13.0, …”, without what is not installed"
+    found = [f"Python {sys.version.split()[0]}"]
+    for name in packages:
+        try: found.append(f"{name} {version(name)}")
+        except PackageNotFoundError: continue
+    return ", ".join(found)
+
+# %% ../nbs/33_workspace.ipynb #28c-33-workspace
+def code_words() -> str:
+    "“boneage 0.1.0, commit `1a2b3c4`; Python 3.12, torch 2.13.0, …”: which code a page was made with"
     try: commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=10).stdout.strip()
     except (OSError, subprocess.TimeoutExpired): commit = ""
+    return f"boneage {__version__}" + (f", commit `{commit}`" if commit else "") + f"; {versions()}"
+
+# %% ../nbs/33_workspace.ipynb #28-33-workspace
+def provenance(workspace:Workspace) -> str:
+    "One line of Markdown: profile, seed, versions and commit of the code, which data"
     p = workspace.profile
-    return (f"*Profile `{p.name}`" + (f", limit {p.limit}" if p.limit else "") + f", seed {p.seed}, boneage {__version__}"
-            + (f", commit `{commit}`" if commit else "") + f"; data: {workspace.data_words}.*")
+    return (f"*Profile `{p.name}`" + (f", limit {p.limit}" if p.limit else "") + f", seed {p.seed}; {code_words()}; "
+            f"data: {workspace.data_words}; fingerprint `{data_fingerprint(workspace.read_table('cohort'))}`.*")

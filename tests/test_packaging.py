@@ -21,6 +21,7 @@ import boneage
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((PROJECT/"nbs").glob("*.ipynb"))
+HOWTO = sorted((PROJECT/"howto").glob("*.ipynb"))
 MODULES = sorted(p for p in (PROJECT/"boneage").glob("*.py") if not p.name.startswith("_"))
 RESEARCH = {"fastai", "pandas", "pandera", "scipy", "statsmodels", "matplotlib", "seaborn", "ipywidgets", "yaml", "papermill", "snakemake", "nbformat"}
 sys.path.insert(0, str(PROJECT/"tools"))
@@ -104,9 +105,9 @@ def remade(tmp_path_factory) -> Path:
     "A copy of the project in which nbdev has exported and cleaned"
     copy = tmp_path_factory.mktemp("remade")
     shutil.copy(PROJECT/"pyproject.toml", copy)
-    for name in ("nbs", "boneage", "reports"): shutil.copytree(PROJECT/name, copy/name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for name in ("nbs", "boneage", "reports", "howto"): shutil.copytree(PROJECT/name, copy/name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     for module in MODULES: (copy/"boneage"/module.name).unlink()
-    for command in (["nbdev-export"], ["nbdev-clean", "--fname", "nbs"], ["nbdev-clean", "--fname", "reports"]):
+    for command in (["nbdev-export"], ["nbdev-clean", "--fname", "nbs"], ["nbdev-clean", "--fname", "reports"], ["nbdev-clean", "--fname", "howto"]):
         done = subprocess.run([Path(sys.executable).parent/command[0], *command[1:]], cwd=copy, capture_output=True, text=True, env=clean_environment())
         assert done.returncode == 0, done.stderr
     return copy
@@ -122,7 +123,7 @@ def test_modules_are_the_notebooks_export(remade):
     assert differing(PROJECT/"boneage", remade/"boneage", "*.py") == [], "run `make export`"
 
 
-@pytest.mark.parametrize("folder", ["nbs", "reports"])
+@pytest.mark.parametrize("folder", ["nbs", "reports", "howto"])
 def test_notebooks_are_clean(remade, folder):
     assert differing(PROJECT/folder, remade/folder, "*.ipynb") == [], "run `make export`"
 
@@ -135,7 +136,7 @@ def test_readme_is_the_index():
     for target in re.findall(r"\]\(((?!http)[^)#]+)", text): assert (PROJECT/target).is_file(), target
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("notebook", NOTEBOOKS + HOWTO, ids=lambda p: p.stem)
 def test_notebook_is_fit_to_be_shown(notebook):
     text = notebook.read_text()
     cells = nbformat.reads(text, 4).cells

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -66,6 +67,25 @@ def test_everything_is_made(smoke):
     assert not list((root/"notebooks").glob("*running*")) and not list(root.rglob("*.part"))
     assert set(json.loads((root/"models"/"ensembles.json").read_text())) == {"M", "F", "none"}
     assert (root/"site"/"index.html").is_file()
+
+
+def test_pages_do_without_a_test_set(smoke, tmp_path):
+    "A cohort may keep no test set apart, as the profile `sample` does: every page says what it can"
+    folder = copy_project(tmp_path/"project")
+    root = folder/"work"/"untested"
+    shutil.copytree(smoke/"work"/"smoke", root, ignore=shutil.ignore_patterns("site", "notebooks", "hard", "regions", "checkpoints", "results"))
+    for table in [root/"cohort.csv", *(root/"models").glob("*-*-*-*/predictions.csv")]:
+        rows = pd.read_csv(table, dtype={"id": str})
+        rows[rows.split != "test"].to_csv(table, index=False)
+    shutil.copytree(smoke/"work"/"smoke"/"results", root/"results", ignore=shutil.ignore_patterns("*test*", "*claims*", "*ablation*", "*mae*", "*stage*", "submission*"))
+    for name in ("08_ablation", "09_mae_table", "10_stages", "11_test_set", "12_summary", "13_claims"):
+        done = subprocess.run([sys.executable, "-m", "boneage.run", f"reports/{name}.ipynb", root/"notebooks"/f"{name}.ipynb", f"root={root}"], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    found = json.loads((root/"results"/"test_set.json").read_text())
+    assert found["split"] == "validation" and "mae" not in found and found["validation"]["mae"]["n"] == 16
+    assert not (root/"results"/"submission.csv").exists() and "keeps no test set apart" in (root/"notebooks"/"11_test_set.ipynb").read_text()
+    claims = pd.read_csv(root/"results"/"claims_one_by_one.csv").set_index("claim").verdict
+    assert claims["MAE(validation) > MAE(test)"] == "cannot tell" and "MAE(original) > MAE(normalised)" in claims
 
 
 def test_nothing_is_made_twice(smoke):

@@ -7,6 +7,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from boneage import __version__
+
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT/"tools"))
 from check_site import check_site  # noqa: E402
@@ -20,7 +22,9 @@ def report(path: Path, *cells):
     widget = output("display_data", {"application/vnd.jupyter.widget-view+json": dict(model_id="1"), "text/plain": "Button()"})
     table = output("execute_result", {"text/html": "<table><tr><td>31.56</td></tr></table>", "text/plain": "31.56"}, execution_count=1)
     last = code("boneage.evaluation.mae_table()", outputs=[table, widget], execution_count=1)
-    nbformat.write(nbformat.v4.new_notebook(cells=[*map(markdown, cells[:1]), parameters, *map(markdown, cells[1:]), last]), path)
+    made = nbformat.v4.new_notebook(cells=[*map(markdown, cells[:1]), parameters, *map(markdown, cells[1:]), last])
+    made.metadata["papermill"] = dict(duration=12.4)
+    nbformat.write(made, path)
 
 
 def build(root: Path) -> subprocess.CompletedProcess:
@@ -33,11 +37,16 @@ def root(tmp_path_factory) -> Path:
     "A workspace with two reports of a run that was stopped, and its site"
     root = tmp_path_factory.mktemp("work")/"partial"
     report(root/"notebooks"/"01_cohort.ipynb", "# The cohort\n> Which radiographs\n\nWords before. See [registration](../nbs/12_registration.ipynb), [the test set](11_test_set.ipynb) and `fit_similarity`.",
-           "The loss is $L = H - \\log J$ with\n\n$$J = \\frac{1}{n} \\sum_{i=1}^n \\frac{y_i \\hat{y}_i}{y_i + \\hat{y}_i - y_i \\hat{y}_i} \\tag{3}$$", "An error of {{< var story.mae >}} months.")
+           "The loss is $L = H - \\log J$ with\n\n$$J = \\frac{1}{n} \\sum_{i=1}^n \\frac{y_i \\hat{y}_i}{y_i + \\hat{y}_i - y_i \\hat{y}_i} \\tag{3}$$", "An error of {{< var story.mae >}} months.", "Download: [the figure, SVG](../figures/mae.svg) · [its data, CSV](../figures/mae.csv)")
     report(root/"notebooks"/"07_training_1.ipynb", "# Fitting\n> Models")
     report(root/"notebooks"/"08_ablation.failed.ipynb", "# Ablation\n> Failed")
     (root/"results").mkdir()
     (root/"results"/"story.json").write_text(json.dumps(dict(mae=6.1, words="text", list=[1, 2.5])))
+    estimate = dict(value=44.25, low=40.0, high=48.0, n=16)
+    for name, results in (("ablation", dict(mae=dict(original=estimate))), ("mae_table", dict(best={"ensemble": estimate | dict(value=33.5)}, floor=estimate))):
+        (root/"results"/f"{name}.json").write_text(json.dumps(results))
+    (root/"figures").mkdir()
+    for name in ("mae.svg", "mae.csv"): (root/"figures"/name).write_text("drawn")
     (root/"site.building").mkdir()  # of a build that was killed
     (root/"site.building"/"rest").touch()
     done = build(root)
@@ -56,8 +65,11 @@ def test_nothing_is_broken_or_fetched(root):
 def test_every_notebook_has_a_page(root):
     library = {p.stem.split("_", 1)[1] for p in (PROJECT/"nbs").glob("[0-9]*.ipynb")}
     assert library | {"index", "names"} == {p.stem for p in (root/"site"/"library").glob("*.html")}
+    howto = {p.stem.split("_", 1)[1] for p in (PROJECT/"howto").glob("[0-9]*.ipynb")}
+    assert {"dicom_folder", "own_data", "own_annotations", "gpu", "cluster", "add_network", "add_region"} == howto
+    assert howto | {"index"} == {p.stem for p in (root/"site"/"howto").glob("*.html")} and (root/"site"/"glossary.html").is_file()
     assert {"cohort", "training_1"} == {p.stem for p in (root/"site"/"reports").glob("*.html")}
-    assert sorted(p.name for p in root.iterdir()) == ["notebooks", "results", "site"]
+    assert sorted(p.name for p in root.iterdir()) == ["figures", "notebooks", "results", "site"]
 
 
 def test_reports_show_what_they_should(root):
@@ -80,6 +92,33 @@ def test_library_shows_code_lessons_and_outputs(root):
 def test_front_page_says_what_the_run_is(root):
     text = page(root, "index")
     assert "not a medical device" in text and "say nothing of clinical accuracy" in text and 'href="reports/cohort.html"' in text
+
+
+def test_front_page_tells_the_story(root):
+    text = page(root, "index")
+    table = text[text.index('id="in-numbers"'):]
+    rows = {row.split("<td")[1].split(">", 1)[1].split("<")[0]: row for row in table.split("<tr")[1:] if row.count("<td") == 4}
+    assert "31.56" in rows["whole hand, regression: original images"] and "44.25" in rows["whole hand, regression: original images"]
+    assert "4.97" in rows["the test set"] and rows["the test set"].count("–") == 2  # this run has no test, and the sample none
+    assert "33.50" in rows["the best ensemble on the validation set"]
+    assert text.count("data:image/png") + text.count("<img") >= 2
+    for address in ("howto/dicom_folder.html", "howto/gpu.html", "library/index.html", "glossary.html", "reports/cohort.html"): assert f'href="{address}"' in text, address
+    assert "reports/claims.html" not in text  # not run
+
+
+def test_figures_can_be_downloaded(root):
+    text = page(root, "reports/cohort")
+    for name in ("mae.svg", "mae.csv"): assert f'href="../figures/{name}"' in text and (root/"site"/"figures"/name).read_text() == "drawn"
+
+
+def test_pages_end_with_how_they_were_made(root):
+    assert "Made in 12 s." in page(root, "reports/cohort")
+    for name in ("library/geometry", "howto/own_data"): assert f"boneage {__version__}" in page(root, name) and "Python 3." in page(root, name)
+
+
+def test_glossary_leads_to_chapters(root):
+    text = page(root, "glossary")
+    assert "Epiphysis" in text and 'href="library/registration.html"' in text
 
 
 def test_search_works_without_a_server(root):

@@ -9,12 +9,19 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from boneage.claims import number_words, read_paper
+from boneage.evaluation import Estimate
+from boneage.stages import bone_age_card
+from boneage.workspace import code_words
+
 PROJECT = Path(__file__).absolute().parent.parent
 DIRECTIVE = re.compile(r"^[ \t]*#\|[ \t]*(\w+)(?![\w-]*[ \t]*:).*\n?", re.M)  # nbdev's own; `#| key: value` is Quarto's
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?:[\w./-]*/)?([\w-]+)\.ipynb(#[\w-]+)?\)")
 QUOTED = re.compile(r"\[[^\]]*\]\([^)]*\)|(?<!`)`([A-Za-z_][\w.]*)(?:\(\))?`(?!`)")  # a link, which is left alone, or a name
 FENCED = re.compile(r"(^```.*?^```$)", re.M | re.S)
 NAMED_LINE = re.compile(r"^(?!#|    ).+$", re.M)  # prose: neither heading nor code
+HEADLINE = ("mae_original", "mae_normalised", "mae_registered", "mae_best_ensemble", "mae_test")  # of reports/paper.yml
+USES = (("assess a folder of DICOM files", "howto/dicom_folder.ipynb"), ("your own radiographs", "howto/own_data.ipynb"), ("every how-to", "howto/index.md"))
 WIDGETS = "application/vnd.jupyter.widget-view+json"
 
 
@@ -94,9 +101,17 @@ def processed(page: Page, links: Links, fold: bool = False) -> dict:
         if fold and cells[-1].cell_type == "code" and not cells[-1].outputs:  # one fold where nothing is shown in between
             cell.source = cells.pop().source + "\n\n" + cell.source.removeprefix("#| code-fold: true\n")
         cells += marked(cell) if "export" in directives else [cell]
+    cells.append(nbformat.v4.new_markdown_cell(closing(notebook, page)))
     notebook.cells, notebook.metadata = cells, dict(kernelspec=dict(name="python3", language="python", display_name="Python 3"))
     for cell in cells: cell.pop("id", None)
     return notebook | dict(nbformat=4, nbformat_minor=4)
+
+
+def closing(notebook, page: Page) -> str:
+    "How the page was made, for its end: a report has said its profile, versions and data itself, and its seconds are added"
+    seconds = notebook.metadata.get("papermill", {}).get("duration")
+    if page.address.startswith("reports/"): return f"*Made in {seconds:.0f} s.*" if seconds else ""
+    return f"*{code_words()}; radiographs: phantoms, from the seeds that stand in the cells.*"
 
 
 def marked(cell) -> list:
@@ -133,36 +148,100 @@ def index_of_names(library: list[Page]) -> str:
     return "\n".join(parts)
 
 
+def source_of(root: Path) -> str:
+    "Where a run's radiographs come from: \"phantoms\" or \"folder\""
+    profile = yaml.safe_load((root/"profile.yaml").read_text()) if (root/"profile.yaml").is_file() else {}
+    return (profile.get("cohort") or {}).get("source", "phantoms")
+
+
 def about_run(root: Path, reports: list[Page]) -> str:
     "What the front page says of the run that the reports come from"
-    profile = yaml.safe_load((root/"profile.yaml").read_text()) if (root/"profile.yaml").is_file() else {}
     if not reports: return "## The reports\n\nNo report has been run yet: `make paper` runs them.\n"
-    synthetic = (profile.get("cohort") or {}).get("source", "phantoms") == "phantoms"
-    words = ("Its radiographs are phantoms, made by the library: the numbers show that the whole path works, and say nothing of clinical accuracy." if synthetic else
+    words = ("Its radiographs are phantoms, made by the library: the numbers show that the whole path works, and say nothing of clinical accuracy." if source_of(root) == "phantoms" else
              "Its pages show radiographs of the data that it was given: read the terms of that data before you pass this site on.")
     shown = [page for page in reports if not re.search(r", part ([2-9]|\d\d+)$", page.title)]
     return f"## The reports\n\nThey come from the run `{root.name}`. {words}\n\n{table(shown, 'index')}\n"
+
+
+def on_phantoms(root: Path) -> dict[str, dict]:
+    "What a run on phantoms has measured, by the keys of the headline; empty for a run on radiographs"
+    def read(name): return json.loads((root/"results"/f"{name}.json").read_text()) if (root/"results"/f"{name}.json").is_file() else {}
+    if source_of(root) != "phantoms": return {}
+    best = list(read("mae_table").get("best", {}).values())
+    return {f"mae_{kind}": found for kind, found in read("ablation").get("mae", {}).items()} | dict(
+        mae_best_ensemble=best[0] if best else None, mae_test=read("test_set").get("mae"), floor=read("mae_table").get("floor"))
+
+
+def on_sample(paper: dict) -> dict[str, dict]:
+    "What the package's card says of the same on real radiographs: the paper's models, and the released networks"
+    card = bone_age_card()
+    rows = [row for rows in card.get("paper_grid", {}).get("tables", {}).values() for row in rows if "MAE" in row]
+    by_words = {row["about"]: row for row in rows}
+    best = min((row for row in rows if row["about"].startswith("ensemble")), key=lambda row: row["MAE"], default=None)
+    found = {key: by_words.get(paper[key].words) for key in HEADLINE} | dict(mae_best_ensemble=best, released=card.get("errors", [None])[0])
+    return {key: row and dict(value=row["MAE"], low=row["low"], high=row["high"], n=row["plates"]) for key, row in found.items()}
+
+
+def headline(root: Path) -> str:
+    "The front page's table: what the paper states, what phantoms give here, what real radiographs gave"
+    paper = read_paper(PROJECT/"reports"/"paper.yml")
+    phantoms, sample = on_phantoms(root), on_sample(paper)
+    def cell(found): return str(Estimate(**found)).replace(" (", "<br>(") if found else "–"
+    rows = [(re.sub("^MAE(,| of| on) ", "", paper[key].words), number_words(float("nan") if paper[key].value is None else paper[key].value), key) for key in HEADLINE]
+    rows += [("median of the sex, which looks at no image", "–", "floor"), ("the released networks, on plates that they had not seen", "–", "released")]
+    lines = [f"| {words} | {stated} | {cell(phantoms.get(key))} | {cell(sample.get(key))} |" for words, stated, key in rows]
+    sizes = f"*Paper*: {paper['images'].value:,} radiographs of the RSNA. " + (f"*Phantoms*: the run `{root.name}`, at its size. " if phantoms else "") + (
+        f"*Sample*: {sample['released']['n']:,} real radiographs, whose numbers come with the package. " if sample["released"] else "") + "*–*: not stated, or not measured."
+    return "\n".join(["## In numbers", "", "Mean absolute error in months, ours with its 95 % interval. The columns are about different radiographs and sizes: read down, not across.", "",
+                      "| | paper | phantoms | sample |", "|:--|--:|--:|--:|", *lines, "", sizes])
+
+
+def where_to_go(reports: list[Page]) -> str:
+    "The front page's three ways on"
+    addresses = {Path(page.address).name: page.address for page in reports}
+    read = [f"[{words}]({addresses[name]}.ipynb)" for words, name in (("the cohort, and on from there", "cohort"), ("the claims, one by one", "claims"), ("every number", "summary")) if name in addresses]
+    ways = [("Read", ", ".join([*read, "[the library, chapter by chapter](library/index.md)", "[the glossary](glossary.md)"])),
+            ("Rerun", "`make paper`, on phantoms; [on a GPU](howto/gpu.ipynb), [on a cluster](howto/cluster.ipynb)"), ("Use", ", ".join(f"[{words}]({address})" for words, address in USES))]
+    return "\n".join(["", "| | |", "|:--|:--|", *(f"| **{way}** | {words} |" for way, words in ways)])
 
 
 def assemble(root: Path, folder: Path):
     "Put everything that the site is rendered from into `folder`"
     front = read_page(PROJECT/"nbs"/"index.ipynb", "")
     library = [read_page(p, "library/") for p in sorted((PROJECT/"nbs").glob("[0-9]*.ipynb"))]
+    howto = [read_page(p, "howto/") for p in sorted((PROJECT/"howto").glob("[0-9]*.ipynb"))]
     reports = [read_page(p, "reports/") for p in sorted((root/"notebooks").glob("*.ipynb")) if "." not in p.stem]
-    links = Links([front, *library, *reports])
-    for page in [*library, *reports]: write_notebook(folder, page, processed(page, links, fold=page in reports))
-    story = processed(front, links)
-    story["cells"].append(nbformat.v4.new_markdown_cell(about_run(root, reports)))
-    for cell in story["cells"]: cell.pop("id", None)
-    write_notebook(folder, front, story)
+    links = Links([front, *library, *howto, *reports])
+    for page in [*library, *howto, *reports]: write_notebook(folder, page, processed(page, links, fold=page in reports))
+    write_notebook(folder, front, told(processed(front, links), headline(root) + "\n" + where_to_go(reports), about_run(root, reports)))
     assessing = [p for p in library if p.source.stem < "25"]
     research = [p for p in library if p.source.stem >= "25"]
-    (folder/"library"/"index.md").write_text(f"---\ntitle: The library\ndescription: Notebooks are its source. A bar marks code that becomes the library; the other cells are lessons and checks, which every test runs\n---\n\n"
-                                             f"## Assessing a radiograph\n\n{table(assessing, 'library/index')}\n\n## Research\n\n{table(research, 'library/index')}\n")
+    write_page(folder/"library"/"index.md", "The library", "Notebooks are its source. A bar marks code that becomes the library; the other cells are lessons and checks, which every test runs",
+               f"## Assessing a radiograph\n\n{table(assessing, 'library/index')}\n\n## Research\n\n{table(research, 'library/index')}")
+    write_page(folder/"howto"/"index.md", "How to", "Short pages for one purpose each, on phantoms; every test runs them", table(howto, "howto/index"))
     (folder/"library"/"names.md").write_text(index_of_names(library))
     (folder/"_variables.yml").write_text(yaml.safe_dump({p.stem: as_text(json.loads(p.read_text())) for p in sorted((root/"results").glob("*.json"))}))
     shutil.copytree(PROJECT/"tools"/"site", folder, dirs_exist_ok=True)
-    write_configuration(folder, reports, assessing, research)
+    if (root/"figures").is_dir(): shutil.copytree(root/"figures", folder/"figures")
+    glossary = folder/"glossary.md"
+    glossary.write_text(links.into(glossary.read_text(), "glossary"))
+    write_configuration(folder, {"Reports": reports, "How to": howto, "Library: assessing": assessing, "Library: research": research})
+
+
+def told(story: dict, opening: str, ending: str) -> dict:
+    "The front page with the headline before its first section and the reports at its end"
+    cells = story["cells"]
+    first = next(n for n, cell in enumerate(cells) if cell["cell_type"] == "markdown" and re.search("^## ", cell["source"], re.M))
+    before, section = re.split("^(?=## )", cells[first]["source"], maxsplit=1, flags=re.M)
+    new = [nbformat.v4.new_markdown_cell(text) for text in (before, opening, section, ending) if text.strip()]
+    for cell in new: cell.pop("id", None)
+    return story | dict(cells=[*cells[:first], *new[:-1], *cells[first + 1:-1], new[-1], cells[-1]])
+
+
+def write_page(path: Path, title: str, description: str, text: str):
+    "Write a page that is no notebook"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"---\ntitle: {title}\ndescription: {description}\n---\n\n{text}\n")
 
 
 def write_notebook(folder: Path, page: Page, notebook: dict):
@@ -172,13 +251,15 @@ def write_notebook(folder: Path, page: Page, notebook: dict):
     target.write_text(json.dumps(notebook, ensure_ascii=False))
 
 
-def write_configuration(folder: Path, *groups: list[Page]):
+def write_configuration(folder: Path, groups: dict[str, list[Page]]):
     "`_quarto.yml` with the pages that there are"
     config = yaml.safe_load((PROJECT/"_quarto.yml").read_text())
-    sections = [dict(section=name, contents=[dict(text=p.title, href=f"{p.address}.ipynb") for p in pages])
-                for name, pages in zip(("Reports", "Library: assessing", "Library: research"), groups) if pages]
-    config["website"]["sidebar"]["contents"] = [dict(text="Story", href="index.ipynb"), *sections, dict(text="Names", href="library/names.md")]
-    if groups[0]: config["website"]["navbar"]["left"].append(dict(text="Reports", href=f"{groups[0][0].address}.ipynb"))
-    config["website"]["navbar"]["left"] += [dict(text="Library", href="library/index.md"), dict(text="Names", href="library/names.md")]
-    config["project"] |= {"output-dir": "rendered", "render": ["index.ipynb", "library/*", "reports/*"]}
+    sections = [dict(section=name, contents=[dict(text=p.title, href=f"{p.address}.ipynb") for p in pages]) for name, pages in groups.items() if pages]
+    words = [dict(text="Names", href="library/names.md"), dict(text="Glossary", href="glossary.md")]
+    config["website"]["sidebar"]["contents"] = [dict(text="Story", href="index.ipynb"), *sections, *words]
+    bar = config["website"]["navbar"]["left"]
+    if groups["Reports"]: bar.append(dict(text="Reports", href=f"{groups['Reports'][0].address}.ipynb"))
+    bar += [dict(text="How to", href="howto/index.md"), dict(text="Library", href="library/index.md"), *words]
+    config["project"] |= {"output-dir": "rendered", "render": ["index.ipynb", "glossary.md", "howto/*", "library/*", "reports/*"]}
+    if (folder/"figures").is_dir(): config["project"]["resources"] = ["figures/*"]
     (folder/"_quarto.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
