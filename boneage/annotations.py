@@ -317,10 +317,11 @@ def from_coco(
 ) -> list[Annotation]:
     "The annotations in a COCO file, one for each image that has any"
     names = {category["id"]: category.get("keypoints", []) for category in content["categories"]}
-    found = []
+    found, marks_of = [], {}
+    for mark in content["annotations"]: marks_of.setdefault(mark["image_id"], []).append(mark)
     for image in content["images"]:
         shape, mask, points = claimed_shape(image["height"], image["width"]), None, {}
-        marks = [mark for mark in content["annotations"] if mark["image_id"] == image["id"]]
+        marks = marks_of.get(image["id"], [])
         for mark in marks:
             if mark.get("segmentation"): mask = coco_area(mark["segmentation"], shape) | (False if mask is None else mask)
             triples = np.reshape(mark.get("keypoints", []), (-1, 3))

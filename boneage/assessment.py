@@ -22,7 +22,7 @@ from .ensembles import VotingRule, half_width_of, read_rules, spread_of, vote, v
 from .geometry import letterbox, transform, translation, warp
 from .keypoints import detect_key_points, nearby
 from .inference import MONTHS, OnnxNetwork, WeightsError, read_config, speaks
-from .radiographs import RadiographError, read_radiograph
+from .radiographs import RadiographError, in_brief, read_radiograph
 from .registration import FRAME_CAPITATE, FRAME_SHAPE, KEY_POINTS, frame_from_key_points, region_image, region_matrix, registration_confidence
 from .segmentation import Segmentation, segment
 
@@ -166,6 +166,11 @@ def check_answers(
     wanted = {"segmentation": ("mask",), "keypoints": ("points",)}.get(name, ("regression", "classification", "each"))
     if speaks(config) not in wanted or config.get("outputs", 1) != 1 or config.get("points", 3) != 3:
         raise WeightsError(f"{folder / name} holds a {config.get('network')} that does not answer with {'three points' if wanted == ('points',) else 'one mask' if wanted == ('mask',) else 'an age'}.")
+    view = config.get("view", {})
+    if "looks" in view and isinstance(view["looks"], int) != (name in ("segmentation", "keypoints")):
+        raise WeightsError(f"{folder / name / 'config.json'}: looks are a number for masks and points, and pairs of degrees and zoom for an age, not {in_brief(view['looks'])}.")
+    if "shape" in config and list(view.get("shape", config["shape"])) != list(config["shape"]):
+        raise WeightsError(f"{folder / name / 'config.json'}: the network is made for the shape {config['shape']}, but is to be shown {view['shape']}.")
     return network, config
 
 # %% ../nbs/20_assessment.ipynb #43-20-assessment

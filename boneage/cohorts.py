@@ -157,8 +157,8 @@ def canonical_id(
     "An id in one form: 1377, 01377, 1377.0 and 1377.png are one radiograph"
     text = text.strip()
     if Path(text).suffix.lower() in SUFFIXES: text = Path(text).stem
-    number = re.fullmatch(r"0*(\d+)(\.0+)?", text, flags=re.ASCII)
-    return number[1] if number else text
+    number = re.fullmatch(r"(\d+)(\.0+)?", text, flags=re.ASCII)
+    return number[1].lstrip("0") or "0" if number else text
 
 # %% ../nbs/30_cohorts.ipynb #29-30-cohorts
 def standard_form(

@@ -45,17 +45,18 @@ class WeightsError(ValueError):
 LARGEST = 4096  # no side of what a network is shown, and no number of its channels, is larger
 
 
-def _is_count(value): return type(value) is int and 1 <= value <= LARGEST
-def _is_number(value): return type(value) in (int, float) and abs(value) <= LARGEST
-def _is_pair(value, is_right): return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(is_right, value))
-def _are_looks(value): return _is_count(value) or isinstance(value, (list, tuple)) and all(_is_pair(pose, _is_number) for pose in value)
+def _is_count(value, largest=LARGEST): return type(value) is int and 1 <= value <= largest
+def _is_between(value, low, high): return type(value) in (int, float) and low <= value <= high
+def _is_pair(value): return isinstance(value, (list, tuple)) and len(value) == 2
+def _is_pose(value): return _is_pair(value) and _is_between(value[0], -360, 360) and _is_between(value[1], 0.1, 10)
+def _are_looks(value): return _is_count(value, 20) or isinstance(value, (list, tuple)) and len(value) <= 20 and all(map(_is_pose, value))
 
 
 WORDS = {  # of a configuration, or of the view in it: whether a value is right, and what it must be
-    "shape": (lambda value: _is_pair(value, _is_count), f"height and width, from 1 to {LARGEST}"),
-    "looks": (_are_looks, "how often to look, or pairs of degrees and zoom"),
+    "shape": (lambda value: _is_pair(value) and all(map(_is_count, value)), f"height and width, from 1 to {LARGEST}"),
+    "looks": (_are_looks, "how often to look, or pairs of degrees and zoom, at most 20"),
     **dict.fromkeys(("size", "inputs"), (_is_count, f"a whole number from 1 to {LARGEST}")),
-    **dict.fromkeys(("scale", "margin"), (_is_number, "a number")),
+    **dict.fromkeys(("scale", "margin"), (lambda value: _is_between(value, 0, 10), "a number from 0 to 10")),
     **dict.fromkeys(("network", "head", "input", "region"), (lambda value: isinstance(value, str), "a word")),
 }
 

@@ -257,7 +257,7 @@ def check_header(
 ):
     "Refuse a DICOM file without pixels, with several frames, too deep or too large, before it is decoded"
     if "Rows" not in header or not any(name in header for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise RadiographError(f"{path} is a DICOM file without an image (its modality is {header.get('Modality') or 'not given'}).")
+        raise RadiographError(f"{path} is a DICOM file without an image (its modality is {in_brief(header.get('Modality') or 'not given')}).")
     frames = int(header.get("NumberOfFrames") or 1)
     if frames > 1: raise RadiographError(f"{path} is a DICOM file of {frames} frames; expected one radiograph: export the frame you want.")
     if header.BitsAllocated > 16 and "PixelData" in header: raise RadiographError(f"{path} is a DICOM file of {header.BitsAllocated} bits a pixel; expected at most 16.")

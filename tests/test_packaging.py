@@ -215,6 +215,19 @@ def test_module_keeps_to_the_style(module):
     assert [n.name for n in functions if n.end_lineno - n.lineno >= 40] == [], "longer than a screen"
 
 
+def test_nothing_that_is_read_can_run():
+    "No pickle, in any of its disguises, and no YAML that makes objects"
+    found = []
+    for path in [*MODULES, *(PROJECT/"tools").glob("*.py")]:
+        others = imports(path)[1]
+        found += [f"{path.name} imports {name}" for name in others & {"pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}]
+        for call in (n for n in ast.walk(tree(path)) if isinstance(n, ast.Call)):
+            name, options = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
+            if name == "torch.load" and options.get("weights_only") != "True": found.append(f"{path.name}: {ast.unparse(call)}")
+            if options.get("allow_pickle", "False") != "False" or name in ("pd.read_pickle", "load_learner", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec"): found.append(f"{path.name}: {ast.unparse(call)}")
+    assert found == []
+
+
 # ---- the installer
 
 @pytest.fixture
