@@ -114,7 +114,7 @@ def slurm_options(
 def _ask(*command) -> str:
     "What a command of Slurm answers; raises `ProfileError` where it fails"
     try: return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    except subprocess.CalledProcessError as error: raise ProfileError(f"{command[0]}: {' '.join(error.stderr.split())}") from None
+    except subprocess.CalledProcessError as error: raise ProfileError(" ".join(error.stderr.split()) or f"{command[0]} failed") from None
     except (OSError, subprocess.TimeoutExpired) as error: raise ProfileError(f"{command[0]}: {error}") from None
 
 # %% ../nbs/61_run.ipynb #13f-61-run
@@ -178,8 +178,8 @@ def run_paper(
     workspace = open_workspace(chosen, project/"work")
     began = time.monotonic()
     with only_run(workspace) as lock:
-        if slurm: say(f"Long reports are jobs of the cluster: squeue --me shows them, and {workspace.root/'run.log'} what becomes of them.")
         with _on_cluster(workspace) if slurm else nullcontext(["--cores", str(cores or os.cpu_count() or 1), "--resources", "trainer=1", "--config"]) as where:
+            if slurm: say(f"Long reports are jobs of the cluster: squeue --me shows them, and {workspace.root/'run.log'} what becomes of them.")
             code = _snakemake(project, workspace, where, targets, lock)
     if code: say(f"The run stopped; what is done is kept, and the same command goes on. Details: {workspace.root/'run.log'}"); return code
     say(f"Done in {time.monotonic() - began:.0f} s.")
