@@ -216,6 +216,7 @@ def display_table(
     elif width and header.get("WindowCenter") is not None:
         values = apply_windowing(values, header) * np.sign(header.get("RescaleSlope") or 1)
     span = values.max() - values.min()
+    if not np.isfinite(span): raise ValueError("its rescaling or window leads beyond all numbers")
     table = ((values - values.min()) / (span or 1)).astype(np.float32)
     return lowest, 1 - table if header.PhotometricInterpretation == "MONOCHROME1" else table
 
