@@ -30,7 +30,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .networks import build_network
-from .radiographs import publish
+from .radiographs import in_brief, publish
 
 # %% ../nbs/40_training.ipynb #06-40-training
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def read_checkpoint(
             words = {k: json.loads(v) for k, v in file.metadata().items()}
         return Checkpoint(**tensors, **words)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a whole checkpoint ({error}): delete it to start this fit afresh.") from error
+        raise CheckpointError(f"{path} is not a whole checkpoint ({in_brief(error)}): delete it to start this fit afresh.") from error
 
 # %% ../nbs/40_training.ipynb #35-40-training
 def digest(
