@@ -160,7 +160,18 @@ def about_run(root: Path, reports: list[Page]) -> str:
     words = ("Its radiographs are phantoms, made by the library: the numbers show that the whole path works, and say nothing of clinical accuracy." if source_of(root) == "phantoms" else
              "Its pages show radiographs of the data that it was given: read the terms of that data before you pass this site on.")
     shown = [page for page in reports if not re.search(r", part ([2-9]|\d\d+)$", page.title)]
-    return f"## The reports\n\nThey come from the run `{root.name}`. {words}\n\n{table(shown, 'index')}\n"
+    return f"## The reports\n\nThey come from the run `{root.name}`. {words}\n\n{table(shown, 'index')}\n\n{pace(reports)}"
+
+
+def pace(reports: list[Page]) -> str:
+    "Where a run's minutes went: a table of its reports by the seconds that they took, the longest first"
+    took = {}
+    for page in reports:
+        seconds, title = nbformat.read(page.source, 4).metadata.get("papermill", {}).get("duration"), re.sub(r", part \d+$", "", page.title)
+        if seconds: took[title] = took.get(title, 0) + seconds
+    if not took: return ""
+    rows = [f"| {title} | {seconds:.0f} | {seconds/sum(took.values()):.0%} |" for title, seconds in sorted(took.items(), key=lambda item: -item[1])]
+    return "\n".join([f"### Where the minutes went\n\n{sum(took.values())/60:.0f} minutes in all, those that ran side by side counted twice; the installation and this site come on top.\n", "| report | seconds | share |", "|:--|--:|--:|", *rows, ""])
 
 
 def on_phantoms(root: Path) -> dict[str, dict]:
