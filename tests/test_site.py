@@ -12,6 +12,7 @@ from boneage import __version__
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT/"tools"))
 from check_site import check_site  # noqa: E402
+from site_pages import Page, pace  # noqa: E402
 
 
 def report(path: Path, *cells):
@@ -92,6 +93,17 @@ def test_library_shows_code_lessons_and_outputs(root):
 def test_front_page_says_what_the_run_is(root):
     text = page(root, "index")
     assert "not a medical device" in text and "say nothing of clinical accuracy" in text and 'href="reports/cohort.html"' in text
+
+
+def test_where_the_minutes_went(tmp_path):
+    pages = []
+    for name, title, seconds in [("01_a", "Short", 30), ("02_b", "Long", 60), ("02_b_1", "Long, part 2", 90), ("03_c", "Not run", None)]:
+        notebook = nbformat.v4.new_notebook(metadata=dict(papermill=dict(duration=seconds)) if seconds else {})
+        nbformat.write(notebook, tmp_path/f"{name}.ipynb")
+        pages.append(Page(tmp_path/f"{name}.ipynb", f"reports/{name}", title, "", {}))
+    words = pace(pages)
+    assert words.index("| Long | 150 | 83% |") < words.index("| Short | 30 | 17% |") and "3 minutes in all" in words and "Not run" not in words
+    assert pace(pages[3:]) == ""
 
 
 def test_front_page_tells_the_story(root):
