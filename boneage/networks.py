@@ -108,11 +108,11 @@ class KeyPointNetwork(nn.Module):
         layers = [[nn.Linear(a, b), nn.ELU(inplace=True), nn.Dropout(dropout)] for a, b in zip(sizes, sizes[1:])]
         self.head = nn.Sequential(*sum(layers, []), nn.Linear(sizes[-1], 2 * points))
         self.unit = max(shape) / 2
-        self.register_buffer("centre", torch.tensor([(shape[1] - 1) / 2, (shape[0] - 1) / 2]), persistent=False)
+        self.centre = (shape[1] - 1) / 2, (shape[0] - 1) / 2
 
     def forward(self, x):
         offsets = self.head(self.features(x)).float().unflatten(1, (-1, 2))
-        return self.centre + self.unit * offsets
+        return offsets.new_tensor(self.centre) + self.unit * offsets
 
 # %% ../nbs/03_networks.ipynb #24a0-02-networks
 def expected_place(
@@ -382,12 +382,11 @@ def load_network(
     config, path = read_config(Path(folder) / "config.json"), Path(folder) / "model.safetensors"
     if not path.is_file(): raise WeightsError(f"{path} is missing: {folder} holds a configuration without its weights.")
     try:
-        with torch.device("meta"): expected = build_network(config).state_dict()  # shapes without memory
+        with torch.device("meta"): network = build_network(config)  # shapes without memory
     except WeightsError as error: raise WeightsError(f"{folder}: {error}") from error
     try: weights = load_file(path)
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise WeightsError(f"{path} is damaged or incomplete ({in_brief(error)}): fetch or train these weights again.") from error
-    _check_weights(weights, expected, path)
-    network = build_network(config)
-    network.load_state_dict(_from_bytes(weights))
+    _check_weights(weights, network.state_dict(), path)
+    network.load_state_dict(_from_bytes(weights), assign=True)
     return network.to(device, memory_format=torch.channels_last).eval(), config  # convolutions are up to twice as fast so
