@@ -242,9 +242,9 @@ class EfficientNetBoneAge(nn.Module):
                 channels = outputs
         self.blocks, self.dropout = nn.Sequential(*blocks), nn.Dropout(dropout)
         self.last, self.gain = nn.Linear(channels, len(ANSWERS) * MONTHS), gain
-        nn.init.normal_(self.last.weight, std=0.01 / gain)
-        usual = -(torch.arange(MONTHS) - 127.0)**2 / (2 * 60**2)  # about how the ages of radiographs are spread
-        with torch.no_grad(): self.last.bias.copy_(usual.repeat(len(ANSWERS)) / gain)
+        nn.init.uniform_(self.last.weight, -0.017 / gain, 0.017 / gain)
+        usual = [-(month - 127)**2 / (2 * 60**2) / gain for month in range(MONTHS)]  # about how the ages of radiographs are spread
+        with torch.no_grad(): self.last.bias.copy_(torch.tensor(usual * len(ANSWERS)))
 
     def features(
         self,
