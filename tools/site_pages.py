@@ -229,7 +229,7 @@ def assemble(root: Path, folder: Path):
     research = [p for p in library if p.source.stem >= "25"]
     write_page(folder/"library"/"index.md", "The library", "Notebooks are its source. A bar marks code that becomes the library; the other cells are lessons and checks, which every test runs",
                f"## Assessing a radiograph\n\n{table(assessing, 'library/index')}\n\n## Research\n\n{table(research, 'library/index')}")
-    write_page(folder/"howto"/"index.md", "How to", "Short pages for one purpose each, on phantoms; every test runs them", table(howto, "howto/index"))
+    write_page(folder/"howto"/"index.md", "How to", "Short pages for one purpose each, on phantoms; the tests run them", table(howto, "howto/index"))
     (folder/"library"/"names.md").write_text(index_of_names(library))
     (folder/"_variables.yml").write_text(yaml.safe_dump({p.stem: as_text(json.loads(p.read_text())) for p in sorted((root/"results").glob("*.json"))}))
     shutil.copytree(PROJECT/"tools"/"site", folder, dirs_exist_ok=True)
