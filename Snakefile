@@ -42,7 +42,7 @@ def job(name, executed="", more="", **used):
 
 
 # On a cluster the others become jobs; these only count and draw, and waiting in a queue would take longer.
-localrules: all, released, architectures, ablation, mae_table, stages, test_set, summary, site
+localrules: all, released, architectures, ablation, mae_table, stages, test_set, summary, claims, site
 
 
 rule all:

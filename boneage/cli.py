@@ -260,15 +260,14 @@ def side_by_side(
     number:int,  # of things to do
 ):               # a function (do, things) that yields each thing with what came of it, an error included, in order
     "All cores for many things, one thread each, which is quicker than all threads for one after another; nothing special for few"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, number, 8)  # each holds a plate in memory
+    from boneage.inference import allowed_cores, one_thread_each  # brings numpy
+    workers = min(allowed_cores(), number, 8)  # each holds a plate in memory
     if workers < 2 or number <= FEW:
         yield lambda do, things: ((thing, attempt(do, thing)) for thing in things)
         return
     from collections import deque
     from concurrent.futures import ThreadPoolExecutor
 
-    from boneage.inference import one_thread_each  # brings OpenCV
     pool = ThreadPoolExecutor(workers)
     def each(do, things):
         waiting, things = deque(), iter(things)

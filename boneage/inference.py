@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MONTHS', 'ANSWERS', 'FORMAT', 'LARGEST', 'WORDS', 'SPEAKS', 'scaled_from_months', 'months_from_scaled',
-           'WeightsError', 'read_config', 'speaks', 'OnnxNetwork', 'compute', 'one_thread_each']
+           'WeightsError', 'read_config', 'speaks', 'OnnxNetwork', 'compute', 'allowed_cores', 'one_thread_each']
 
 # %% ../nbs/02_inference.ipynb #03-02-inference
 import json
+import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,6 +143,11 @@ def _ask_torch(network, inputs, method):
         shown = torch.from_numpy(inputs).to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
         answer = getattr(network, method)(shown)
     return answer.float().cpu().numpy()
+
+# %% ../nbs/02_inference.ipynb #18a1-02-inference
+def allowed_cores() -> int:
+    "How many cores this process may use: a job on a cluster has only some of its computer's"
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 # %% ../nbs/02_inference.ipynb #18b-02-inference
 @contextmanager

@@ -392,11 +392,12 @@ def compare_ways(
     "What each way to fit, to ask and to vote brings; those that cost little are asked about all folds, the others about the first"
     regions, folds = tuple(workspace.profile.fine_tuning.regions), tuple(range(workspace.profile.fine_tuning.folds))
     ways = steps()
-    after_phantoms = ways[SHORT_HAND] | dict(changes=SHORT | dict(start=str(fit_on_phantoms(workspace, phantoms, report=report))))
+    short_way = ways[SHORT_HAND]
+    after_phantoms = short_way | dict(changes=SHORT | dict(start=str(fit_on_phantoms(workspace, phantoms, report=report))))
     hand = alone_of(said, plates, regions, "hand").assign(step=HAND)
     short, plain = (fit_steps(workspace, plates, {name: ways.pop(name)}, folds, report) for name in (SHORT_HAND, PLAIN))
     changed = fit_steps(workspace, plates, ways | {"phantoms before radiographs": after_phantoms}, report=report)
-    nested = fit_nested(workspace, plates, steps()[SHORT_HAND], report=report)
+    nested = fit_nested(workspace, plates, short_way, report=report)
     once = asked_once(workspace, plates, "hand").assign(step="whole hand, released recipe, one look instead of two")
     two = [i for i, region in enumerate(regions) if region != "carpals"]
     without = cross_vote(said[two], plates, tuple(regions[i] for i in two)).assign(step="the vote without the carpals")
