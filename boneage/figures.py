@@ -202,9 +202,12 @@ def reference_lines(
     axis,                      # whose horizontal axis is an MAE in months
     floor: float|None=None,    # MAE of the median of the sex, months
     readers: tuple|None=None,  # lowest and highest MAE of human readers, months
+    reach: float=np.inf,       # a floor so many times further than what is drawn is named at the edge: a line there would squeeze the rest
 ):
     "Draw what an error is to be measured against: who looks at no image, and people"
-    if floor is not None and not np.isnan(floor): axis.axvline(floor, color="#222222", ls="--", lw=1.2, label="median of the sex")
+    if floor is not None and floor > reach * axis.get_xlim()[1]:
+        axis.annotate(f"median of the sex: {floor:.1f} →", (1, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points", ha="right", va="bottom", fontsize=9)
+    elif floor is not None and not np.isnan(floor): axis.axvline(floor, color="#222222", ls="--", lw=1.2, label="median of the sex")
     if readers is not None: axis.axvspan(*readers, color="#E69F00", alpha=0.3, lw=0, zorder=0.5, label="human readers, RSNA test set")
 
 # %% ../nbs/51_figures.ipynb #30-51-figures
@@ -224,7 +227,7 @@ def mae_figure(
         axis.errorbar(part.mae, y, xerr=[part.mae - part.low, part.high - part.mae], fmt=REGION_MARKERS[name], ms=5.5, lw=1.6, color=REGION_COLOURS[name], label=region_words(name))
     for line in range(0, len(rows), 2):
         axis.axhspan(line - 0.5, line + 0.5, color="#F2F2F2", zorder=0)
-    reference_lines(axis, floor, readers)
+    reference_lines(axis, floor, readers, reach=1.5)
     words = {"both": "both heads"}
     axis.set(xlabel="mean absolute error (months)", ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)))
     axis.set_xlim(left=0)
@@ -264,16 +267,22 @@ def stages_figure(
             x = rows.stage.map(stages.index).to_numpy(float) + 0.12 * (line - (len(names) - 1) / 2)
             axis.errorbar(x, rows.mae, yerr=[rows.mae - rows.low, rows.high - rows.mae], fmt=REGION_MARKERS[name] + "-", ms=5.5, lw=1.4, elinewidth=1.6,
                           color=REGION_COLOURS[name], label=region_words(name) if sex == sexes[0] else None)
-        if floors is not None:
-            flat = floors[(floors.sex == sex) & floors.stage.isin(stages)]
-            axis.hlines(flat.mae, flat.stage.map(stages.index) - 0.4, flat.stage.map(stages.index) + 0.4, color="#222222", ls="--", lw=1.2,
-                        label="median of the sex" if sex == sexes[0] else None)
+        if floors is not None: _draw_floors(axis, floors[(floors.sex == sex) & floors.stage.isin(stages)], stages, 1.1 * scores.high.max())
         counts = part.groupby("stage").n.max()
         axis.set_xticks(range(len(stages)), [f"{fill(s, 13)}\nn = {counts.get(s, 0)}" for s in stages], fontsize=9)
         axis.set(title=SEX_WORDS[sex], ylabel="MAE (months)", xlim=(-0.5, len(stages) - 0.5))
-    axes[0, 0].set_ylim(bottom=0)  # once all is drawn: the panels share their scale, and a limit set earlier would cut the next
-    figure.legend(loc="outside upper center", ncols=3, **LEGEND)
+    axes[0, 0].set_ylim(0, 1.2 * scores.high.max())  # once all is drawn: the panels share their scale, and a limit set earlier would cut the next
+    shown = {words: mark for axis in axes[:, 0] for mark, words in zip(*axis.get_legend_handles_labels())}
+    figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=3, **LEGEND)
     return figure
+
+
+def _draw_floors(axis, floors, stages, top):
+    "A line a stage where it is in sight; its height in words where it would squeeze the errors"
+    places, near = floors.stage.map(stages.index).to_numpy(), (floors.mae <= top).to_numpy()
+    if near.any(): axis.hlines(floors.mae[near], places[near] - 0.4, places[near] + 0.4, color="#222222", ls="--", lw=1.2, label="median of the sex")
+    for place, mae in zip(places[~near], floors.mae[~near]):
+        axis.annotate(f"median ↑ {mae:.0f}", (place, 1), xycoords=("data", "axes fraction"), ha="center", va="top", fontsize=9, color="#222222")
 
 # %% ../nbs/51_figures.ipynb #39b-51-figures
 VERDICT_MARKS = {"holds": ("#009E73", "o"), "cannot tell": ("#777777", "D"), "does not hold": ("#D55E00", "s"), "not claimed": ("#0072B2", "^")}

@@ -178,7 +178,7 @@ def on_phantoms(root: Path) -> dict[str, dict]:
     "What a run on phantoms has measured, by the keys of the headline; empty for a run on radiographs"
     def read(name): return json.loads((root/"results"/f"{name}.json").read_text()) if (root/"results"/f"{name}.json").is_file() else {}
     if source_of(root) != "phantoms": return {}
-    best = list(read("mae_table").get("best", {}).values())
+    best = [found | dict(of=sex_in(words)) for words, found in read("mae_table").get("best", {}).items()]
     return {f"mae_{kind}": found for kind, found in read("ablation").get("mae", {}).items()} | dict(
         mae_best_ensemble=best[0] if best else None, mae_test=read("test_set").get("mae"), floor=read("mae_table").get("floor"))
 
@@ -190,14 +190,22 @@ def on_sample(paper: dict) -> dict[str, dict]:
     by_words = {row["about"]: row for row in rows}
     best = min((row for row in rows if row["about"].startswith("ensemble")), key=lambda row: row["MAE"], default=None)
     found = {key: by_words.get(paper[key].words) for key in HEADLINE} | dict(mae_best_ensemble=best, released=card.get("errors", [None])[0])
-    return {key: row and dict(value=row["MAE"], low=row["low"], high=row["high"], n=row["plates"]) for key, row in found.items()}
+    return {key: row and dict(value=row["MAE"], low=row["low"], high=row["high"], n=row["plates"], of=sex_in(row.get("about", ""))) for key, row in found.items()}
+
+
+def sex_in(words: str) -> str:
+    "\"males\" or \"females\" where a model is about one sex, otherwise nothing"
+    return next((f"{sex}s" for sex in ("female", "male") if re.search(rf"\b{sex}s?\b", words)), "")
 
 
 def headline(root: Path) -> str:
     "The front page's table: what the paper states, what phantoms give here, what real radiographs gave"
     paper = read_paper(PROJECT/"reports"/"paper.yml")
     phantoms, sample = on_phantoms(root), on_sample(paper)
-    def cell(found): return str(Estimate(**found)).replace(" (", "<br>(") if found else "–"
+    def cell(found):
+        if not found: return "–"
+        of = found.get("of", "")
+        return str(Estimate(**{key: value for key, value in found.items() if key != "of"})).replace(" (", "<br>(") + (f", {of} only" if of else "")
     rows = [(re.sub("^MAE(,| of| on) ", "", paper[key].words), number_words(float("nan") if paper[key].value is None else paper[key].value), key) for key in HEADLINE]
     rows += [("median of the sex, which looks at no image", "–", "floor"), ("the released networks, on plates that they had not seen", "–", "released")]
     lines = [f"| {words} | {stated} | {cell(phantoms.get(key))} | {cell(sample.get(key))} |" for words, stated, key in rows]
@@ -265,7 +273,9 @@ def write_notebook(folder: Path, page: Page, notebook: dict):
 def write_configuration(folder: Path, groups: dict[str, list[Page]]):
     "`_quarto.yml` with the pages that there are"
     config = yaml.safe_load((PROJECT/"_quarto.yml").read_text())
-    sections = [dict(section=name, contents=[dict(text=p.title, href=f"{p.address}.ipynb") for p in pages]) for name, pages in groups.items() if pages]
+    fronts = {name: f"{folder}/index.md" for name, folder in {"How to": "howto", "Library: assessing": "library", "Library: research": "library"}.items()}  # where a section's own name leads
+    sections = [dict(section=name, **({"href": fronts[name]} if name in fronts else {}), contents=[dict(text=p.title, href=f"{p.address}.ipynb") for p in pages])
+                for name, pages in groups.items() if pages]
     words = [dict(text="Names", href="library/names.md"), dict(text="Glossary", href="glossary.md")]
     config["website"]["sidebar"]["contents"] = [dict(text="Story", href="index.ipynb"), *sections, *words]
     bar = config["website"]["navbar"]["left"]
