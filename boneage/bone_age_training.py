@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from .bone_age import ModelName
+from .distributed import process_of_group
 from .networks import MONTHS, months_from_scaled, save_network, scaled_from_months
 from .radiographs import publish
 from .registration import region_matrix
@@ -101,7 +102,7 @@ def fit_bone_age(
     names = np.arange(len(regions)).astype(str) if ids is None else np.asarray(ids)
     predictions = pd.DataFrame(dict(id=names, sex=sex, bone_age=bone_age, split=split)).iloc[held_out].reset_index(drop=True)
     predictions.insert(3, "predicted", predicted)
-    _publish_model(folder, network, config, name, history, predictions, len(rows["train"]))
+    if process_of_group()[0] == 0: _publish_model(folder, network, config, name, history, predictions, len(rows["train"]))
     return predictions
 
 # %% ../nbs/44_bone_age_training.ipynb #18-44-bone-age-training

@@ -5,14 +5,19 @@
 # %% auto #0
 __all__ = ['CUT_OUTS', 'SEEN', 'make_cohort', 'segment_cohort', 'stored_shape', 'write_cohort_masks', 'plates_of', 'true_masks',
            'curator_of', 'overlap_with_truth', 'mask_agreement', 'released_card', 'bone_age_card', 'register_stage',
-           'plates_with_masks', 'labelled_points', 'registration_agreement', 'cut_regions', 'train_model']
+           'plates_with_masks', 'labelled_points', 'registration_agreement', 'cut_regions', 'train_model',
+           'train_together']
 
 # %% ../nbs/60_stages.ipynb #02-60-stages
 import json
+import os
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from .annotations import POINT_COLUMNS, read_key_points, read_mask_folder, rsna_labels
 from .assessment import weights_folder
@@ -21,6 +26,7 @@ from .bone_age_training import fit_bone_age
 from .cohorts import load_cohort, split_cohort
 from .composites import write_composites
 from .contrast import Contrast
+from .distributed import process_of_group, run_together
 from .evaluation import key_point_errors
 from .geometry import letterbox, transform, warp
 from .keypoint_training import fit_key_points
@@ -298,8 +304,26 @@ def cut_regions(workspace:Workspace):
 
 # %% ../nbs/60_stages.ipynb #28-60-stages
 def train_model(workspace:Workspace, name:ModelName) -> pd.DataFrame: # predictions on validation and test
-    "Fit one bone-age model: publishes `models/<name>/`"
+    "Fit one bone-age model, on several GPUs where the profile's cluster gives a job several: publishes `models/<name>/`"
+    gpus = min(workspace.profile.cluster.gpus, torch.cuda.device_count())
+    if gpus > 1 and process_of_group()[1] == 1: return train_together(workspace, name, gpus)
     images, ids = read_regions(workspace.root/"regions", name.input, name.region)
     cohort = workspace.read_table("cohort").set_index("id").loc[ids]
     return fit_bone_age(name, images, cohort.sex.to_numpy(), cohort.bone_age.to_numpy(float), cohort.split.to_numpy(), workspace.profile.bone_age,
                         workspace.models/str(name), workspace.root/"checkpoints"/f"{name}.safetensors", workspace.profile.seed, ids=ids, stale="restart")
+
+# %% ../nbs/60_stages.ipynb #28a-60-stages
+def train_together(
+    workspace:Workspace,
+    name:ModelName,
+    processes:int, # each with a GPU of its own, where there are any
+) -> pd.DataFrame: # predictions on validation and test
+    "Fit one bone-age model in several processes that share each batch; needs accelerate"
+    if find_spec("accelerate") is None: raise ValueError("accelerate must be installed to fit one model on several GPUs: pip install \"boneage[distributed]\"")
+    run_together(processes, "boneage.stages", workspace.root.resolve(), name)
+    return pd.read_csv(workspace.models/str(name)/"predictions.csv", dtype={"id": str})
+
+# %% ../nbs/60_stages.ipynb #28c-60-stages
+if __name__ == "__main__" and "ipykernel" not in sys.modules and "IPython" not in sys.modules:
+    if torch.cuda.is_available(): torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    train_model(Workspace(Path(sys.argv[1])), ModelName.parse(sys.argv[2]))

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
+from .distributed import fitting_together, part_of_batch, process_of_group, sum_over_group
 from .networks import build_network
 from .radiographs import in_brief, publish
 
@@ -155,6 +156,7 @@ class ArrayLoader:
     device:str = "cpu"
     rows:np.ndarray|None = None  # which rows to use; None: all
     epoch:int = 0                # set by `fit` before each epoch of training
+    part:tuple = (0, 1)          # which of how many equal parts of each batch is wanted, where several processes share them
 
     def __post_init__(self):
         self.rows = np.arange(len(self.arrays[0])) if self.rows is None else np.asarray(self.rows)
@@ -172,7 +174,8 @@ class ArrayLoader:
             for following in [*batches[1:], None]:
                 tensors = [tensor.to(self.device, non_blocking=True) for tensor in waiting.result()]
                 if following is not None: waiting = reader.submit(self._read, following)
-                yield self.prepare(*tensors, generator)
+                images, target = self.prepare(*tensors, generator)
+                yield part_of_batch(images, *self.part), part_of_batch(target, *self.part)
 
     def _read(self, rows): return [torch.from_numpy(array[rows]) for array in self.arrays]
 
@@ -299,27 +302,33 @@ class _Keeper(Callback):
 
     def __init__(self, network, path, made_with, start, seed, report):
         self.kept_network, self.path, self.made_with, self.seed, self.report = network, path, made_with, seed, report
-        self.start, self.history = start.epoch, list(start.history)
+        self.start, self.history, (self.number, self.of) = start.epoch, list(start.history), process_of_group()
 
     def __call__(self, event_name):  # fastai's own would rewrite the message of an error that is raised here
         if hasattr(type(self), event_name): getattr(self, event_name)()
 
     def before_epoch(self):
-        torch.manual_seed(epoch_seed(self.seed, self.learn.epoch))  # dropout
+        torch.manual_seed(epoch_seed(self.seed, self.learn.epoch) + self.number)  # dropout
         self.dls.train.epoch = self.learn.epoch
         self.began, self.total = time.perf_counter(), 0.0
+
+    def after_loss(self):  # gradients are averaged over processes: each counts by its rows
+        rows, batches = len(self.dls.train.rows), len(self.dls.train)
+        batch = rows // batches + (self.iter < rows % batches)
+        if self.training and self.of > 1: self.learn.loss_grad = self.learn.loss_grad * (self.of * len(self.xb[0]) / batch)
 
     def after_batch(self):
         if self.training: self.total = self.total + self.learn.loss.detach() * (len(self.xb[0]) / len(self.dls.train.rows))
 
     def after_epoch(self):
         if self.learn.epoch < self.start: return  # skipped: done before the interruption
-        row = {"epoch": self.learn.epoch, "train_loss": float(self.total)}
+        row = {"epoch": self.learn.epoch, "train_loss": float(sum_over_group(self.total))}
         row |= dict(zip(self.recorder.metric_names[2:-1], map(float, self.recorder.log[2:]))) if len(self.dls.valid) else {}
         if not math.isfinite(row["train_loss"]):
             raise DivergedError(f"The loss became {row['train_loss']} in epoch {row['epoch'] + 1} of {self.n_epoch}: try a lower learning rate.")
         row |= {"learning_rate": float(self.opt.hypers[-1]["lr"]), "seconds": round(time.perf_counter() - self.began, 3)}
         self.history.append(row)
+        if self.number: return  # the first process writes for all
         optimizer = {f"{i}/{k}": v for i, state in self.opt.state_dict()["state"].items() for k, v in state.items()}
         write_checkpoint(self.path, Checkpoint(row["epoch"] + 1, self.kept_network.state_dict(), optimizer, self.history, self.made_with))
         if self.report: self.report(epoch_line(row, self.n_epoch))
@@ -390,7 +399,7 @@ def fit(
     report:Callable|None=None, # called with a line after each epoch
     stale:str="raise",        # or "restart": what to do with a checkpoint of another fit
 ) -> pd.DataFrame:            # a row an epoch: losses, metrics, learning rate, seconds
-    "Fit a network; a killed fit goes on where it was, a finished one returns at once"
+    "Fit a network, perhaps in several processes; a killed fit goes on where it was, a finished one returns at once"
     start = _continue_from(checkpoint, _made_with(network, train, valid, loss, schedule, seed), stale)
     network.to(train.device, memory_format=torch.channels_last)
     if start.network: network.load_state_dict(start.network)
@@ -399,8 +408,8 @@ def fit(
         gpus = [torch.device(train.device)] if torch.device(train.device).type == "cuda" else []
         with torch.random.fork_rng(gpus):  # the caller's random numbers stay as they are
             keeper = _Keeper(network, checkpoint, start.made_with, start, seed, report)
-            learner = _learner(network, train, valid, loss, schedule, metrics, start)
-            with learner.no_bar(), learner.no_logging():
+            learner = _learner(network, replace(train, part=process_of_group()), valid, loss, schedule, metrics, start)
+            with learner.no_bar(), learner.no_logging(), fitting_together(learner, train.device):
                 learner.fit_one_cycle(schedule.epochs, schedule.learning_rate, cbs=keeper, start_epoch=start.epoch)
         history = keeper.history
     network.eval()

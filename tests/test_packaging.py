@@ -82,7 +82,7 @@ def test_wheel_says_what_it_is(wheel):
     assert "not a medical device" in metadata
     asked = {Requirement(line.removeprefix("Requires-Dist: ")).name for line in metadata.splitlines() if line.startswith("Requires-Dist")}
     assert asked == {Requirement(line).name for lines in requirements().values() for line in lines}
-    assert set(re.findall(r"^Provides-Extra: (.*)$", metadata, re.M)) == {"dicom", "onnx", "fine-tuning", "reports", "slurm", "docs", "dev"}
+    assert set(re.findall(r"^Provides-Extra: (.*)$", metadata, re.M)) == {"dicom", "onnx", "fine-tuning", "reports", "slurm", "distributed", "docs", "dev"}
     assert "boneage = boneage.cli:app" in wheel.read(next(n for n in wheel.namelist() if n.endswith("/entry_points.txt"))).decode()
 
 

@@ -14,7 +14,7 @@ SYSTEM_PYTHON = getattr(sys, "_base_executable", sys.executable)  # also where .
 DONE = VENV/"boneage-done"              # holds the fingerprint of what was installed
 UNFINISHED = VENV/"boneage-unfinished"  # there while an installation is under way
 REQUIREMENTS = "settings.ini", "setup.py", "pyproject.toml", "constraints.txt"
-EXTRAS = "dicom,reports,slurm,docs,dev,onnx,fine-tuning"
+EXTRAS = "dicom,reports,slurm,distributed,docs,dev,onnx,fine-tuning"
 
 
 def fingerprint() -> str:
