@@ -9,11 +9,11 @@ BIN := .venv/bin
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
-.PHONY: help install paper test fuzz notebooks lessons export readme site bench lab clean
+.PHONY: help install paper test fuzz notebooks lessons export readme site bench bench-against determinism lab clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 install: ## make .venv with everything below (the others do this by themselves)
 	@$(PYTHON) tools/install.py
@@ -25,7 +25,7 @@ test: notebooks ## every check: the notebooks' own, then tests/
 	@$(BIN)/python -m pytest
 
 fuzz: install ## show the readers INPUTS damaged and invented files (20000), others each time
-	@FUZZ_INPUTS="$(INPUTS)" $(BIN)/python -m pytest -q -s tests/test_fuzz.py
+	@FUZZ_INPUTS="$(INPUTS)" FUZZ_OUT=benchmarks/fuzz.json $(BIN)/python -m pytest -q -s tests/test_fuzz.py
 
 notebooks: install ## run the checks that stand in the library's notebooks and in the how-to pages
 	@OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS) nbs && OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS) howto
@@ -42,8 +42,14 @@ readme: install ## write README.md from nbs/index.ipynb
 site: install ## build the site from what the run of PROFILE has made so far
 	@$(BIN)/python tools/build_site.py --root "work/$(PROFILE)" --out "work/$(PROFILE)/site"
 
-bench: install ## measure the speed of assessing and training on this computer
-	@for file in benchmarks/*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
+bench: install ## measure the speed of every stage on this computer, and write what the site's page on speed shows (about 15 minutes)
+	@$(BIN)/python benchmarks/benchmark.py
+
+bench-against: install ## measure assessing as it is now against another REVISION, in turns
+	@$(BIN)/python benchmarks/against.py "$(REVISION)"
+
+determinism: install ## do each stage twice and compare the numbers
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/determinism.py
 
 lab: install ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab nbs

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import site_measures
 import yaml
 
 from boneage.claims import number_words, read_paper
@@ -238,6 +239,8 @@ def assemble(root: Path, folder: Path):
     write_page(folder/"library"/"index.md", "The library", "Notebooks are its source. A bar marks code that becomes the library; the other cells are lessons and checks, which every test runs",
                f"## Assessing a radiograph\n\n{table(assessing, 'library/index')}\n\n## Research\n\n{table(research, 'library/index')}")
     write_page(folder/"howto"/"index.md", "How to", "Short pages for one purpose each, on phantoms; the tests run them", table(howto, "howto/index"))
+    write_page(folder/"speed.md", "Speed", "How fast each step is, how near to what the computer can do, and beside what others do", site_measures.speed_page())
+    write_page(folder/"reliability.md", "Reliability", "Damaged files, killed processes, full disks, the same numbers twice, and how much the tests would notice", site_measures.reliability_page())
     (folder/"library"/"names.md").write_text(index_of_names(library))
     (folder/"_variables.yml").write_text(yaml.safe_dump({p.stem: as_text(json.loads(p.read_text())) for p in sorted((root/"results").glob("*.json"))}))
     shutil.copytree(PROJECT/"tools"/"site", folder, dirs_exist_ok=True)
@@ -277,10 +280,11 @@ def write_configuration(folder: Path, groups: dict[str, list[Page]]):
     sections = [dict(section=name, **({"href": fronts[name]} if name in fronts else {}), contents=[dict(text=p.title, href=f"{p.address}.ipynb") for p in pages])
                 for name, pages in groups.items() if pages]
     words = [dict(text="Names", href="library/names.md"), dict(text="Glossary", href="glossary.md")]
-    config["website"]["sidebar"]["contents"] = [dict(text="Story", href="index.ipynb"), *sections, *words]
+    measured = [dict(text="Speed", href="speed.md"), dict(text="Reliability", href="reliability.md")]
+    config["website"]["sidebar"]["contents"] = [dict(text="Story", href="index.ipynb"), *sections, *measured, *words]
     bar = config["website"]["navbar"]["left"]
     if groups["Reports"]: bar.append(dict(text="Reports", href=f"{groups['Reports'][0].address}.ipynb"))
     bar += [dict(text="How to", href="howto/index.md"), dict(text="Library", href="library/index.md"), *words]
-    config["project"] |= {"output-dir": "rendered", "render": ["index.ipynb", "glossary.md", "howto/*", "library/*", "reports/*"]}
+    config["project"] |= {"output-dir": "rendered", "render": ["index.ipynb", "glossary.md", "speed.md", "reliability.md", "howto/*", "library/*", "reports/*"]}
     if (folder/"figures").is_dir(): config["project"]["resources"] = ["figures/*"]
     (folder/"_quarto.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))

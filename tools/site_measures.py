@@ -1,0 +1,88 @@
+"The pages of the site that show what was measured of the library itself: speed and reliability, from the files that `make bench` and its like have written"
+import json
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).absolute().parent.parent/"benchmarks"
+
+
+def read(name: str) -> dict:
+    "What a command wrote; empty where it has not been run"
+    path = BENCHMARKS/f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def number(value: float) -> str:
+    "Three digits that count"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def made_on(machine: dict) -> str:
+    "Date, machine and versions in a line"
+    return "*" + ", ".join(f"{key} {value}" if key in ("python", "torch", "opencv", "numpy", "allocator", "gpu") else f"{value} cores" if key == "cores" else str(value) for key, value in machine.items()) + ".*"
+
+
+def table(heads: list[str], lines: list[list[str]], right: int) -> str:
+    "A table in Markdown whose columns from `right` on hold numbers"
+    rule = ["--:" if n >= right else ":--" for n in range(len(heads))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [heads, rule, *lines])
+
+
+def speed_page() -> str:
+    "The page on speed"
+    found = read("results")
+    if not found: return "Nothing has been measured yet: `make bench` does.\n"
+    parts = ["Medians of several calls; what is compared was measured in turns in the same run, at the same allocator setting. `make bench` measures all of it on your computer.\n", made_on(found["machine"]), WHAT_A_SHARE_IS]
+    for title, figures in found["tables"].items():
+        shares = any("limit" in figure for figure in figures)
+        lines = [[figure["what"], f"{number(figure['value'])} {figure['unit']}"] + [f"{figure['limit']:.0%} of {figure['bound']}" if figure.get("limit") else ""]*shares + [figure.get("note", "")] for figure in figures]
+        keep = [n for n in range(len(lines[0])) if n < 2 or any(line[n] for line in lines)]
+        heads = ["", "figure"] + ["of the best possible"]*shares + [""]
+        parts.append(f"\n## {title}\n\n" + table([heads[n] for n in keep], [[line[n] for n in keep] for line in lines], 1))
+    cuts = read("cuts")
+    if cuts: parts.append(f"\n## What was cut\n\n{CUTS}\n\n" + table(["", "before", "after", "ratio"], [[row["what"], f"{number(row['before'])} {row['unit']}", f"{number(row['after'])} {row['unit']}", f"{row['ratio']:.2f}"] for row in cuts["rows"]], 1) + "\n\n" + made_on(cuts["machine"]))
+    return "\n".join(parts) + "\n"
+
+
+WHAT_A_SHARE_IS = """
+*Of the best possible*: what this computer needs at least for the part that can't be left out (to decode the file, to do the multiplications of the networks' convolutions, to warp the picture), measured in the same run, as a share of what the step takes."""
+
+CUTS = "The code before and after, in turns in one run: `make bench-against REVISION=…` does it with any two revisions."
+
+
+def reliability_page() -> str:
+    "The page on reliability"
+    parts = ["What was done to break the library, and what came of it. Each table is written by the command that stands above it, which anyone can run; the tests run a small part of each.\n"]
+    for section in (fuzzing, crashes, determinism, mutants, coverage):
+        text = section()
+        if text: parts.append(text)
+    return "\n\n".join(parts) + "\n"
+
+
+def fuzzing() -> str:
+    "Damaged and invented files"
+    found = read("fuzz")
+    if not found: return ""
+    lines = [[row["reader"], f"{row['inputs']:,}", f"{row['read']:,}", f"{row['refused']:,}"] for row in found["rows"]]
+    total = sum(row["inputs"] for row in found["rows"])
+    return (f"## Damaged and invented files\n\n`make fuzz`. {total:,} files, mutated or made up by hypothesis, went through every reader in {found['seconds']:.0f} s: each was read or refused with a sentence of our own; "
+            f"none hung, none left a traceback, and no more than {found['memory']:.2f} GB was taken.\n\n" + table(["reader", "files", "read", "refused in a sentence"], lines, 1) + "\n\n" + made_on(found["machine"]))
+
+
+def crashes() -> str: return ""
+
+
+def determinism() -> str:
+    "The same numbers twice"
+    found = read("determinism")
+    if not found: return ""
+    def same(row):
+        if "files" in row: return [row["what"], f"{row['differing']} of {row['files']} files differ"]
+        return [row["what"], "the same to the last bit" if row["weights"] == row["months"] == 0 else f"weights differ by at most {row['weights']:.1g}, predictions by {row['months']:.1g} months"]
+    return ("## The same numbers twice\n\n`make determinism`. The seed fixes a run on one kind of computer and number of threads. With other threads, or on a GPU, sums are added in another order, and a fit goes a slightly different way: "
+            "expect predictions to differ by the months in the table, which is less than two seeds differ by.\n\n" + table(["", ""], [same(row) for row in found["rows"]], 2) + "\n\n" + made_on(found["machine"]))
+
+
+def mutants() -> str: return ""
+
+
+def coverage() -> str: return ""
