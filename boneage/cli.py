@@ -353,7 +353,7 @@ def assess(
     if as_json: typer.echo(json.dumps(records, indent=1, allow_nan=False))
     if csv_file:
         try: write_records(csv_file, records)
-        except OSError as error: fail(f"{csv_file} can't be written: {error.strerror}.", 1)
+        except OSError as error: fail(error if isinstance(error, ValueError) else f"{csv_file} can't be written: {error.strerror}.", 1)
     raise typer.Exit(1 if problems else 0)
 
 # %% ../nbs/90_cli.ipynb #52-90-cli
@@ -393,11 +393,12 @@ def check_request(
     request:dict,    # what is asked for
 ):
     "Let a folder hold the phantoms of one request only; `ValueError` when it holds others"
-    from boneage.radiographs import publish
+    from boneage.radiographs import publish, remove_leftovers
     note = folder / "request.json"
     if note.is_file():
         if json.loads(note.read_text()) != request: raise ValueError(f"{folder} holds phantoms that were made with other options: choose another folder.")
         return
+    if folder.is_dir(): remove_leftovers(folder)  # of one who was killed while noting the request
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())): raise ValueError(f"{folder} exists and is not empty: choose another folder.")
     with publish(note) as path: path.write_text(json.dumps(request) + "\n")
 
@@ -421,11 +422,12 @@ def phantom(
     from functools import partial
 
     from boneage.phantoms import make_phantom, write_collection  # brings OpenCV
+    from boneage.radiographs import writing
     try:
         check_request(out, dict(seed=seed, age=age, sex=sex and sex.value, clean=clean))
         make = partial(make_phantom, seed, bone_age=age, sex=sex and sex.value, defects={} if clean else None)
-        with progress(number, "making phantoms") as (step, _): write_collection(out, number, make, min(os.cpu_count() or 1, -(-number // 16)), lambda _: step())
-    except (ValueError, OSError) as error: fail(as_sentence(out, error))
+        with writing(out), progress(number, "making phantoms") as (step, _): write_collection(out, number, make, min(os.cpu_count() or 1, -(-number // 16)), lambda _: step())
+    except (ValueError, OSError) as error: fail(as_sentence(out, error), 1 if isinstance(error, OSError) else 2)
     typer.echo(f"{number} {'phantom' if number == 1 else 'phantoms'} in {out / 'boneage-training-dataset'}, their ages and sexes in {out / 'boneage-training-dataset.csv'}.")
 
 # %% ../nbs/90_cli.ipynb #69-90-cli
