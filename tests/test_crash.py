@@ -238,7 +238,7 @@ def examine(stage: str, root: Path, known: Undisturbed, expected: set[str], when
     there, changing = published(root), re.compile(CHANGING.get(stage, "$^"))
     for name in sorted(there):
         try: content = read(root/name)
-        except Exception as error: find(f"{name} is half-written {when}: {str(error)[:100]!r}"); continue
+        except Exception as error: find(f"{name} is half-written {when}: {str(error).replace(f'{root}/', '')[:100]!r}"); continue
         if name not in known.content: find(f"{name} is published {when}, but not by an undisturbed run")
         elif content != known.content[name] and not changing.match(name): find(f"{name} is not the undisturbed one {when}")
     for folder in TOGETHER:
@@ -297,6 +297,26 @@ def test_killed_stage_ends_in_the_undisturbed_result(stage, warm, undisturbed, t
         shutil.rmtree(root)
     assert not kinds, f"only {wanted - len(kinds)} kills in {tries} runs"
     assert not tally.of(stage), "\n".join(sorted(set(tally.of(stage))))
+
+
+@pytest.mark.parametrize("stage, finished, most", [("phantoms", False, 6), ("regions", True, 30)])
+def test_killed_before_each_step(stage, finished, most, warm, undisturbed, tmp_path, tally):
+    "The first steps of a collection, which note what is asked for; all steps that put new arrays in the place of old ones"
+    known, before = undisturbed(stage), len(tally.findings)
+
+    def find(sentence): tally.find(stage, sentence)
+
+    for step in range(1, 1000 if LONG else most):
+        root = tmp_path/str(step)
+        shutil.copytree(known.folder if finished else known.start, root)
+        expected, ending = published(root), warm.run(stage, root, moment=["step", step, 0])
+        if ending.status not in KILLED: break
+        tally.kills[stage][KINDS[1]] += 1
+        examine(stage, root, known, expected, "after a kill", find)
+        tally.reruns[stage] += 1
+        conclude(stage, root, known, warm.run(stage, root), find)
+        shutil.rmtree(root)
+    assert step >= 5 and len(tally.findings) == before, "\n".join(sorted(set(tally.findings[before:])))
 
 
 # ------------------------------------------------------------------ a full disk
