@@ -3,13 +3,14 @@ PYTHON ?= python3
 PROFILE ?= phantom
 WORKERS ?= 2
 INPUTS ?= 20000
+KILLS ?= 120
 
 BIN := .venv/bin
 # glibc would give each large activation back and fault it in again: keeping them makes training on a CPU two to four times faster.
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
-.PHONY: help install paper test fuzz notebooks lessons export readme site bench bench-against determinism lab clean
+.PHONY: help install paper test fuzz crash determinism notebooks lessons export readme site bench bench-against lab clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -26,6 +27,9 @@ test: notebooks ## every check: the notebooks' own, then tests/
 
 fuzz: install ## show the readers INPUTS damaged and invented files (20000), others each time
 	@FUZZ_INPUTS="$(INPUTS)" FUZZ_OUT=benchmarks/fuzz.json $(BIN)/python -m pytest -q -s tests/test_fuzz.py
+
+crash: install ## kill six stages KILLS times in all (120), fill their disk, and note in benchmarks/crash.json what came of it
+	@CRASH_KILLS="$(KILLS)" CRASH_RESULTS=benchmarks/crash.json OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/test_crash.py
 
 notebooks: install ## run the checks that stand in the library's notebooks and in the how-to pages
 	@OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS) nbs && OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS) howto

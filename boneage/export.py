@@ -51,6 +51,7 @@ def export_network(
         warnings.simplefilter("ignore")
         try: torch.onnx.export(_Outputs(network.cpu().eval(), both), (example,), str(path), input_names=["image"], output_names=["answer", "distribution"][:1 + both],
                                dynamo=True, dynamic_shapes=({0: torch.export.Dim("images", min=1)},), external_data=False, verbose=False)
+        except OSError: raise  # a full disk is no fault of the network
         except Exception as error: raise WeightsError(f"{folder}: PyTorch can't export this network ({type(error).__name__}).") from error
         exported, pixels = OnnxNetwork(path), np.uint8(example.numpy() * 255)
         seen = np.exp if kind == "each" else np.asarray  # log-probabilities of months that nobody believes in do not matter

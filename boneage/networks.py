@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 from torch.nn import functional as F
 
@@ -356,7 +356,7 @@ def save_network(
     if precision not in ("whole", "half", "bytes"): raise ValueError(f"precision is whole, half or bytes, not {precision!r}.")
     if precision == "bytes": weights = to_bytes(weights)
     if precision == "half": weights = {k: _halved(v) for k, v in weights.items()}
-    with publish(folder / "model.safetensors") as path: save_file(weights, path, {"format": str(FORMAT)})
+    with publish(folder / "model.safetensors") as path: path.write_bytes(save(weights, {"format": str(FORMAT)}))
     words = {"format": FORMAT, **config} | ({"card": card} if card else {})
     with publish(folder / "config.json") as path: path.write_text(json.dumps(words, indent=1) + "\n")
     return folder

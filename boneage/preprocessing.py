@@ -9,7 +9,7 @@ __all__ = ['MATRIX_COLUMNS', 'in_parallel', 'raised', 'collect_rows', 'read_segm
 
 # %% ../nbs/34_preprocessing.ipynb #02-34-preprocessing
 import json
-import shutil
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ from .contrast import Contrast, measure_contrast
 from .geometry import letterbox
 from .inference import allowed_cores, one_thread_each
 from .keypoints import detect_key_points, key_point_view
-from .radiographs import RadiographError, publish, read_mask, read_radiograph, write_mask
+from .radiographs import RadiographError, publish, publish_folder, read_mask, read_radiograph, write_mask, writing
 from .registration import FRAME_SHAPE, frame_from_key_points, region_image, region_matrix, registration_confidence
 from .segmentation import segment, segmentation_input
 
@@ -82,7 +82,7 @@ def collect_rows(
     if not kept:
         with publish(part) as file: file.write_text(json.dumps({"made_with": made_with}) + "\n")
     waiting = [i for i, name in enumerate(ids) if name not in kept]
-    with part.open("a") as file:
+    with writing(part), part.open("a") as file:
         for position, row in in_parallel(function, waiting, workers, label):
             kept[ids[position]] = dict(id=ids[position]) | raised(row)
             file.write(json.dumps(kept[ids[position]]) + "\n")
@@ -225,21 +225,27 @@ def write_regions(
     workers:int|None=None,
 ):
     "Cut the regions of every plate into memory-mapped arrays; published together when whole"
-    folder, making = Path(folder), Path(folder).with_name(Path(folder).name + ".part")
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir(parents=True)
-    arrays = [np.lib.format.open_memmap(making/f"{kind}-{region}.npy", "w+", np.uint8, (len(plates), *region_matrix(region, scales[region], margin)[1]))
-              for kind, region in wanted]
-    def cut(row):
-        plate = plates.iloc[row]
-        mask = read_mask(plate["mask"])
-        regions = plate_regions(read_radiograph(plate.path), mask if mask.any() else ~mask, contrasts[row], matrix_of(plate), wanted, scales, margin)
-        for array, region in zip(arrays, regions): array[row] = region
-    for _, result in in_parallel(cut, range(len(plates)), workers): raised(result)
-    for array in arrays: array.flush()
-    plates[["id"]].to_csv(making/"ids.csv", index=False)
-    shutil.rmtree(folder, ignore_errors=True)
-    making.replace(folder)
+    with publish_folder(folder) as making:
+        arrays = [_reserve(making/f"{kind}-{region}.npy", (len(plates), *region_matrix(region, scales[region], margin)[1])) for kind, region in wanted]
+        def cut(row):
+            plate = plates.iloc[row]
+            mask = read_mask(plate["mask"])
+            regions = plate_regions(read_radiograph(plate.path), mask if mask.any() else ~mask, contrasts[row], matrix_of(plate), wanted, scales, margin)
+            for array, region in zip(arrays, regions): array[row] = region
+        for _, result in in_parallel(cut, range(len(plates)), workers): raised(result)
+        for array in arrays: array.flush()
+        plates[["id"]].to_csv(making/"ids.csv", index=False)
+
+# %% ../nbs/34_preprocessing.ipynb #31b-34-preprocessing
+def _reserve(
+    path:Path,    # of a new .npy file
+    shape:tuple,
+) -> np.memmap:   # uint8, zeros
+    "A memory-mapped array whose space on the disk is taken"
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file: os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 # %% ../nbs/34_preprocessing.ipynb #32-34-preprocessing
 def read_regions(

@@ -20,6 +20,7 @@ from pathlib import Path
 from shutil import which
 
 from .bone_age import ablation, grid
+from .radiographs import WriteError, writing
 from .workspace import ClusterSettings, Profile, ProfileError, Workspace, load_profile, open_workspace, read_problems
 
 # %% ../nbs/61_run.ipynb #03b-61-run
@@ -67,7 +68,7 @@ def run_report(
     parameters:dict,
     say=print,          # where progress goes
 ) -> None:
-    "Execute a parameterised notebook; raises `ProfileError` with the last error's sentence"
+    "Execute a parameterised notebook; raises `ProfileError` with the last error's sentence, `WriteError` where the copy finds no room"
     import papermill
     from papermill.exceptions import PapermillException, PapermillExecutionError
     from nbclient.exceptions import DeadKernelError
@@ -76,14 +77,18 @@ def run_report(
     known = papermill.inspect_notebook(str(notebook))
     if unknown := set(parameters) - set(known): raise ProfileError(f"{notebook}: unknown parameter {', '.join(sorted(unknown))}; known are {', '.join(known)}")
     say(f"  {title} …")
-    partial = Path(executed).with_name(Path(executed).stem + ".running.ipynb")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try: papermill.execute_notebook(str(notebook), str(partial), parameters, kernel_name="python3", progress_bar=False, cwd=".")
+    partial, failed = (Path(executed).with_name(f"{Path(executed).stem}.{ending}.ipynb") for ending in ("running", "failed"))
+    try:
+        with writing(executed):
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            papermill.execute_notebook(str(notebook), str(partial), parameters, kernel_name="python3", progress_bar=False, cwd=".")
+            partial.replace(executed)
     except PapermillExecutionError as error:
-        partial.replace(Path(executed).with_name(Path(executed).stem + ".failed.ipynb"))
+        partial.replace(failed)
         raise ProfileError(f"{title}: {error.ename}: {error.evalue}") from None
     except (PapermillException, DeadKernelError) as error: raise ProfileError(f"{title}: {error}") from None
-    partial.replace(executed)
+    finally: partial.unlink(missing_ok=True)
+    failed.unlink(missing_ok=True)
     say(f"  {title} done in {time.monotonic() - began:.0f} s")
 
 # %% ../nbs/61_run.ipynb #12-61-run
@@ -213,7 +218,7 @@ def main(arguments:list[str]) -> int:
     try:
         if wrong := [pair for pair in pairs if "=" not in pair]: raise ProfileError(f"{notebook}: a parameter is written name=value, not {wrong[0]!r}")
         run_report(notebook, executed, dict(pair.split("=", 1) for pair in pairs), say=lambda text: print(text, flush=True))
-    except ProfileError as error:
+    except (ProfileError, WriteError) as error:
         print(f"  {error}", flush=True)
         return 1
     return 0

@@ -25,7 +25,7 @@ from fastai.basics import Callback, DataLoaders, Learner, OptimWrapper
 from fastai.callback.training import GradientClip
 from fastai.callback import progress, schedule  # noqa: F401  these give Learner its no_bar and fit_one_cycle
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 
@@ -230,7 +230,7 @@ def write_checkpoint(
     tensors |= {f"optimizer/{k}": v for k, v in checkpoint.optimizer.items()}
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     words = {k: json.dumps(getattr(checkpoint, k)) for k in ("epoch", "history", "made_with")}
-    with publish(path) as temporary: save_file(tensors, temporary, words)
+    with publish(path) as temporary: temporary.write_bytes(save(tensors, words))
 
 # %% ../nbs/40_training.ipynb #32-40-training
 def read_checkpoint(

@@ -1,0 +1,202 @@
+"""What tests/test_crash.py kills: six stages, each run by a child of a process that has imported everything, so that a run is all work and no start.
+
+A line of JSON on standard input orders a run, and two lines of standard output answer: the child's process id, and when it has ended its wait status.
+"""
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+PROFILE = dict(name="crash", seed=7, cohort=dict(source="phantoms", train=8, validation=2, test=0, shape=[128, 100]),
+               segmentation=dict(shape=[32, 24], width=2, depth=2, first_masks=5, rounds=2, epochs=3, shown=0, batch_size=4, quality=0.0, learning_rate=1e-2),
+               keypoints=dict(labels=8, shape=[33, 25], view=64, widths=[2, 2, 2], hidden=[4, 4], epochs=1, batch_size=8, looks=1),
+               bone_age=dict(scales=dict(hand=0.03, carpals=0.06, metacarpals=0.05), widths=[4]*6, pools=[2, 2, 1, 1, 1, 1], hidden=[8], epochs=6, batch_size=4))
+MODEL = "registered-hand-both-regression"
+CELLS = ["root = '.'\nnumber = 1",
+         "from boneage.workspace import Workspace\nimport pandas as pd\nworkspace = Workspace(root)",
+         "workspace.write_result('report', dict(numbers=[number*i for i in range(2000)]))",
+         "workspace.write_table('report', pd.DataFrame(dict(number=range(3000))))",
+         "print('line\\n'*2000)\nnumber*2"]
+
+
+# ------------------------------------------------------------------ the stages; each works in the current folder
+
+def make_phantoms():
+    "A collection, by the command itself"
+    from boneage.cli import app
+    app(["phantom", "plates", "-n", "4", "--seed", "3"])
+
+
+def mine_masks():
+    "Two rounds of mining, then everybody's mask"
+    from boneage.stages import segment_cohort
+    segment_cohort(_workspace())
+
+
+def cut_arrays():
+    "The arrays of all regions"
+    from boneage.stages import cut_regions
+    cut_regions(_workspace())
+
+
+def train():
+    "One model for the bone age"
+    from boneage.bone_age import ModelName
+    from boneage.stages import train_model
+    train_model(_workspace(), ModelName(*MODEL.split("-")))
+
+
+def report():
+    "A notebook by papermill, whose kernel publishes two files"
+    from boneage.run import run_report
+    run_report("report.ipynb", "notebooks/report.ipynb", dict(number=3), lambda line: None)
+
+
+def warm_exporter(folder):
+    "The first export of a process takes ten seconds to gather what PyTorch knows of ONNX"
+    import warnings
+
+    import torch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(torch.nn.Linear(2, 2).eval(), (torch.zeros(2, 2),), str(Path(folder)/"warm.onnx"), dynamo=True, external_data=False, verbose=False)
+
+
+def export():
+    "A network as safetensors and as an ONNX model"
+    from boneage.export import export_network
+    from boneage.networks import save_network
+    from boneage.training import fresh_network
+    config = dict(network="BoneAgeNetwork", shape=[62, 47], widths=[2]*6, hidden=[16, 8], head="classification", view=dict(input="registered", region="hand", scale=1/32))
+    network = fresh_network(config, 7).eval()
+    save_network("network", network, config, card={"images": 3})
+    save_network("released", network, config, precision="bytes")
+    export_network(network, config, "exported")
+
+
+def _workspace():
+    from boneage.workspace import Workspace
+    return Workspace(".")
+
+
+# ------------------------------------------------------------------ where they start
+
+def prepare():
+    "In the current folder, one folder for each stage with what it starts from"
+    import shutil
+
+    import nbformat
+    import yaml
+
+    from boneage.stages import cut_regions, make_cohort, register_stage, segment_cohort
+    from boneage.workspace import Workspace, load_profile, open_workspace
+    base = Path.cwd()
+    Path("crash.yaml").write_text(yaml.safe_dump({key: value for key, value in PROFILE.items() if key != "name"}))
+    make_cohort(open_workspace(load_profile("crash.yaml"), "."))
+    Path("crash.yaml").unlink()
+    (base/"crash").rename(base/"mining")
+    table = base/"mining"/"cohort.csv"
+    for name in ("cohort", "annotations"):  # plates are found from the folder of the run
+        table = base/"mining"/f"{name}.csv"
+        table.write_text(table.read_text().replace("crash/phantoms", "phantoms"))
+    for source, target, steps in (("mining", "regions", (segment_cohort, register_stage)), ("regions", "training", (cut_regions,))):
+        shutil.copytree(base/source, base/target)
+        os.chdir(base/target)
+        for step in steps: step(Workspace("."))
+    os.chdir(base)
+    for name in ("phantoms", "export", "report"): Path(name).mkdir()
+    cells = [nbformat.v4.new_code_cell(source, id=f"cell{i}", metadata=dict(tags=["parameters"] if not i else [])) for i, source in enumerate(CELLS)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python"))), "report/report.ipynb")
+
+
+STAGES = dict(phantoms=make_phantoms, mining=mine_masks, training=train, regions=cut_arrays, report=report, export=export)
+
+
+# ------------------------------------------------------------------ dangerous moments
+
+def watch(act: Callable[[int, bool], None]):
+    "Call `act` before each opening for writing, renaming, making or removal of a file or folder, with its number and whether it is an opening"
+    count, here = [0], os.getcwd()
+
+    def hook(event, arguments):
+        if event not in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"): return
+        path = os.fsdecode(arguments[0]) if isinstance(arguments[0], (str, bytes, os.PathLike)) else None
+        if path is None or os.path.isabs(path) and not path.startswith(here): return
+        if event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT): return
+        count[0] += 1
+        act(count[0], event == "open")
+
+    sys.addaudithook(hook)
+    return count
+
+
+def die(*_): os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at(kind: str, number: int, size: int):
+    "Arrange for SIGKILL before the step of that number, or in the middle of the first write after it that goes beyond `size` bytes"
+    def act(count, opening):
+        if count < number: return
+        if kind == "step": die()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    if kind == "write": signal.signal(signal.SIGXFSZ, die)
+    return watch(act)
+
+
+# ------------------------------------------------------------------ the warm process
+
+def child(order: dict):
+    "Run a stage to its end; never returns. One line about an error that the project itself raises, a traceback of any other"
+    os.setpgid(0, 0)
+    os.chdir(order["folder"])
+    os.environ["BONEAGE_CRASH"] = order["token"]  # a kernel is known by it
+    with open(order["output"], "w") as output:
+        for stream in (1, 2): os.dup2(output.fileno(), stream)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    code, count = 1, [0]
+    try:
+        if order.get("limit"): resource.setrlimit(resource.RLIMIT_FSIZE, (order["limit"], resource.RLIM_INFINITY))
+        count = die_at(*order["moment"]) if order.get("moment") else watch(lambda *_: None) if order["stage"] != "prepare" else count
+        (STAGES | dict(prepare=prepare))[order["stage"]]()
+        code = 0
+    except SystemExit as error: code = error.code or 0
+    except ValueError as error: print(f"{type(error).__name__}: {error}")  # the project's own errors are of this kind
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush(); sys.stderr.flush()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        Path(order["output"]).with_suffix(".count").write_text(str(count[0]))
+        os._exit(code)
+
+
+def serve():
+    "Import what the stages need, then fork a child for each order; it stays until it has been told that its end was noted"
+    import cv2
+    import torch
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    import fastai.basics, nbclient, papermill, sklearn  # noqa: E401, F401  quicker once than in each child
+    import boneage.cli, boneage.export, boneage.run, boneage.stages  # noqa: E401, F401
+    try:
+        import onnx, onnxscript, tqdm  # noqa: E401, F401  onnxruntime starts a thread at once: each child imports it for itself
+        tqdm.tqdm.monitor_interval = 0   # another thread
+        with tempfile.TemporaryDirectory() as folder: warm_exporter(folder)
+    except ImportError: pass
+    assert len(os.listdir("/proc/self/task")) == 1, "a process with threads must not be forked"
+    print("ready", flush=True)
+    for line in sys.stdin:
+        if (pid := os.fork()) == 0: child(json.loads(line))
+        print(pid, flush=True)
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        print(ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status, flush=True)
+        sys.stdin.readline()
+        os.waitpid(pid, 0)
+
+
+if __name__ == "__main__": serve()
