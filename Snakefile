@@ -132,6 +132,6 @@ rule claims:
 
 
 rule site:
-    input: expand(f"{W}/notebooks/{{name}}.ipynb", name=REPORTS), "_quarto.yml", [str(p) for p in sorted(Path("tools").rglob("*")) if p.is_file() and "site" in str(p)], sorted(str(p) for folder in ("nbs", "howto") for p in Path(folder).glob("*.ipynb"))
+    input: expand(f"{W}/notebooks/{{name}}.ipynb", name=REPORTS), "_quarto.yml", [str(p) for p in sorted(Path("tools").rglob("*")) if p.is_file() and "site" in str(p)], sorted(str(p) for folder in ("nbs", "howto", "play") for p in Path(folder).glob("*.ipynb"))
     output: f"{W}/site/index.html"
     shell: f"{sys.executable} tools/build_site.py --root {W} --out {W}/site"
