@@ -6,6 +6,8 @@ INPUTS ?= 20000
 KILLS ?= 120
 
 BIN := .venv/bin
+# The folders of notebooks that are run, cleaned and shown: the library's source, and the pages beside it.
+LESSONS := nbs howto play
 # glibc would give each large activation back and fault it in again: keeping them makes training on a CPU two to four times faster.
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
@@ -31,14 +33,14 @@ fuzz: install ## show the readers INPUTS damaged and invented files (20000), oth
 crash: install ## kill six stages KILLS times in all (120), fill their disk, and note in benchmarks/crash.json what came of it
 	@CRASH_KILLS="$(KILLS)" CRASH_RESULTS=benchmarks/crash.json OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/test_crash.py
 
-notebooks: install ## run the checks that stand in the library's notebooks and in the how-to pages
-	@OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS) nbs && OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS) howto
+notebooks: install ## run the checks that stand in the library's notebooks and in the pages beside it
+	@for folder in $(LESSONS); do OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS) $$folder || exit 1; done
 
 export: install ## write boneage/ from nbs/, and clean the notebooks for a commit
-	@$(BIN)/nbdev-export && $(BIN)/nbdev-clean --fname nbs && $(BIN)/nbdev-clean --fname reports && $(BIN)/nbdev-clean --fname howto
+	@$(BIN)/nbdev-export && for folder in $(LESSONS) reports; do $(BIN)/nbdev-clean --fname $$folder || exit 1; done
 
-lessons: install ## run the library's notebooks and the how-to pages again and keep their outputs, which the site shows
-	@$(BIN)/nbdev-export && for folder in nbs howto; do $(BIN)/nbdev-test --n-workers 1 --save $$folder && $(BIN)/nbdev-clean --fname $$folder || exit 1; done
+lessons: install ## run the library's notebooks and the pages beside it again and keep their outputs, which the site shows
+	@$(BIN)/nbdev-export && for folder in $(LESSONS); do $(BIN)/nbdev-test --n-workers 1 --save $$folder && $(BIN)/nbdev-clean --fname $$folder || exit 1; done
 
 readme: install ## write README.md from nbs/index.ipynb
 	@$(BIN)/python tools/build_readme.py
@@ -55,9 +57,9 @@ bench-against: install ## measure assessing as it is now against another REVISIO
 determinism: install ## do each stage twice and compare the numbers
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/determinism.py
 
-lab: install ## open the notebooks in JupyterLab
-	@$(BIN)/jupyter lab nbs
+lab: install ## open the notebooks in JupyterLab: play/ to play with, nbs/ to read and to change
+	@$(BIN)/jupyter lab
 
 clean: ## remove what is only built or cached (never work/, where runs are)
 	@rm -rf build dist boneage.egg-info .pytest_cache .hypothesis .snakemake
-	@find boneage nbs howto reports tests tools -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+	@find boneage $(LESSONS) reports tests tools -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

@@ -131,7 +131,12 @@ rule claims:
     shell: SHELL
 
 
+# What the site shows besides the reports: how it is made, what was measured of the library, and the notebooks.
+SHOWN = ["_quarto.yml", *(str(p) for p in sorted(Path("tools").rglob("*")) if p.is_file() and "site" in str(p)), *(str(p) for p in sorted(Path("benchmarks").glob("*.json"))),
+         *(str(p) for folder in ("nbs", "howto", "play") for p in sorted(Path(folder).glob("*.ipynb")))]
+
+
 rule site:
-    input: expand(f"{W}/notebooks/{{name}}.ipynb", name=REPORTS), "_quarto.yml", [str(p) for p in sorted(Path("tools").rglob("*")) if p.is_file() and "site" in str(p)], sorted(str(p) for p in Path("benchmarks").glob("*.json")), sorted(str(p) for folder in ("nbs", "howto") for p in Path(folder).glob("*.ipynb"))
+    input: expand(f"{W}/notebooks/{{name}}.ipynb", name=REPORTS), SHOWN
     output: f"{W}/site/index.html"
     shell: f"{sys.executable} tools/build_site.py --root {W} --out {W}/site"

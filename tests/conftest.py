@@ -13,7 +13,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 def copy_project(folder: Path) -> Path:
     "The parts of the project that a run reads, linked into an empty folder, so that runs do not meet"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("boneage", "nbs", "howto", "tools", "benchmarks"): (folder/name).symlink_to(PROJECT/name)
+    for name in ("boneage", "nbs", "howto", "play", "tools", "benchmarks"): (folder/name).symlink_to(PROJECT/name)
     shutil.copytree(PROJECT/"reports", folder/"reports")
     for name in ("Snakefile", "_quarto.yml", "README.md", "pyproject.toml", "settings.ini"): shutil.copy(PROJECT/name, folder/name)
     return folder

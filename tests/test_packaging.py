@@ -21,7 +21,8 @@ import boneage
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((PROJECT/"nbs").glob("*.ipynb"))
-HOWTO = sorted((PROJECT/"howto").glob("*.ipynb"))
+BESIDE = ("howto", "play")  # folders of notebooks beside the library's
+PAGES = [p for folder in BESIDE for p in sorted((PROJECT/folder).glob("*.ipynb"))]
 MODULES = sorted(p for p in (PROJECT/"boneage").glob("*.py") if not p.name.startswith("_"))
 RESEARCH = {"fastai", "pandas", "pandera", "scipy", "statsmodels", "matplotlib", "seaborn", "ipywidgets", "yaml", "papermill", "snakemake", "nbformat"}
 sys.path.insert(0, str(PROJECT/"tools"))
@@ -105,9 +106,9 @@ def remade(tmp_path_factory) -> Path:
     "A copy of the project in which nbdev has exported and cleaned"
     copy = tmp_path_factory.mktemp("remade")
     shutil.copy(PROJECT/"pyproject.toml", copy)
-    for name in ("nbs", "boneage", "reports", "howto"): shutil.copytree(PROJECT/name, copy/name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for name in ("nbs", "boneage", "reports", *BESIDE): shutil.copytree(PROJECT/name, copy/name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     for module in MODULES: (copy/"boneage"/module.name).unlink()
-    for command in (["nbdev-export"], ["nbdev-clean", "--fname", "nbs"], ["nbdev-clean", "--fname", "reports"], ["nbdev-clean", "--fname", "howto"]):
+    for command in (["nbdev-export"], *(["nbdev-clean", "--fname", folder] for folder in ("nbs", "reports", *BESIDE))):
         done = subprocess.run([Path(sys.executable).parent/command[0], *command[1:]], cwd=copy, capture_output=True, text=True, env=clean_environment())
         assert done.returncode == 0, done.stderr
     return copy
@@ -123,7 +124,7 @@ def test_modules_are_the_notebooks_export(remade):
     assert differing(PROJECT/"boneage", remade/"boneage", "*.py") == [], "run `make export`"
 
 
-@pytest.mark.parametrize("folder", ["nbs", "reports", "howto"])
+@pytest.mark.parametrize("folder", ["nbs", "reports", *BESIDE])
 def test_notebooks_are_clean(remade, folder):
     assert differing(PROJECT/folder, remade/folder, "*.ipynb") == [], "run `make export`"
 
@@ -136,12 +137,13 @@ def test_readme_is_the_index():
     for target in re.findall(r"\]\(((?!http)[^)#]+)", text): assert (PROJECT/target).is_file(), target
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS + HOWTO, ids=lambda p: p.stem)
+@pytest.mark.parametrize("notebook", NOTEBOOKS + PAGES, ids=lambda p: p.stem)
 def test_notebook_is_fit_to_be_shown(notebook):
     text = notebook.read_text()
     cells = nbformat.reads(text, 4).cells
     assert re.match(r"# .+\n+> .+", cells[0].source), "a title and one line"
     assert not [o for c in cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"], "an error is shown"
+    assert "vnd.jupyter.widget" not in text, "a live widget is stored: a page would pull scripts from elsewhere"
     for place in {PROJECT, Path.home()} - {Path("/")}: assert not re.search(rf"{re.escape(str(place))}/\w", text), f"a path of one computer: {place}"
 
 

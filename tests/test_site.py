@@ -10,6 +10,7 @@ import pytest
 from boneage import __version__
 
 PROJECT = Path(__file__).resolve().parent.parent
+BESIDE = {"howto": "dicom_folder own_data own_annotations gpu cluster add_network add_region", "play": "phantom mask key_points registration contrast_and_regions bone_age"}
 sys.path.insert(0, str(PROJECT/"tools"))
 from check_site import check_site  # noqa: E402
 from site_pages import Page, pace  # noqa: E402
@@ -66,9 +67,10 @@ def test_nothing_is_broken_or_fetched(root):
 def test_every_notebook_has_a_page(root):
     library = {p.stem.split("_", 1)[1] for p in (PROJECT/"nbs").glob("[0-9]*.ipynb")}
     assert library | {"index", "names"} == {p.stem for p in (root/"site"/"library").glob("*.html")}
-    howto = {p.stem.split("_", 1)[1] for p in (PROJECT/"howto").glob("[0-9]*.ipynb")}
-    assert {"dicom_folder", "own_data", "own_annotations", "gpu", "cluster", "add_network", "add_region"} == howto
-    assert howto | {"index"} == {p.stem for p in (root/"site"/"howto").glob("*.html")} and (root/"site"/"glossary.html").is_file()
+    for folder, expected in BESIDE.items():
+        assert set(expected.split()) == {p.stem.split("_", 1)[1] for p in (PROJECT/folder).glob("[0-9]*.ipynb")}
+        assert set(expected.split()) | {"index"} == {p.stem for p in (root/"site"/folder).glob("*.html")}
+    assert (root/"site"/"glossary.html").is_file()
     assert {"cohort", "training_1"} == {p.stem for p in (root/"site"/"reports").glob("*.html")}
     assert sorted(p.name for p in root.iterdir()) == ["figures", "notebooks", "results", "site"]
 
@@ -88,6 +90,13 @@ def test_library_shows_code_lessons_and_outputs(root):
     assert "exported" in text and 'id="fit_similarity"' in text and "data:image/png" in text and "expect_fail" in text
     names = page(root, "library/names")
     assert 'href="../library/geometry.html#fit_similarity"' in names or 'href="geometry.html#fit_similarity"' in names
+
+
+def test_pages_to_play_with_show_controls_and_two_settings(root):
+    for name in BESIDE["play"].split():
+        text = page(root, f"play/{name}")
+        assert "interactive(show" in text.replace("<span>", "") or "interactive" in text, name
+        assert text.count("data:image/png") == 2 and "set_matplotlib_formats" not in text and "eval: false" not in text, name
 
 
 def test_front_page_says_what_the_run_is(root):
@@ -114,7 +123,7 @@ def test_front_page_tells_the_story(root):
     assert "4.97" in rows["the test set"] and rows["the test set"].count("–") == 2  # this run has no test, and the sample none
     assert "33.50" in rows["the best ensemble on the validation set"]
     assert text.count("data:image/png") + text.count("<img") >= 2
-    for address in ("howto/dicom_folder.html", "howto/gpu.html", "library/index.html", "glossary.html", "reports/cohort.html"): assert f'href="{address}"' in text, address
+    for address in ("howto/dicom_folder.html", "howto/gpu.html", "play/index.html", "library/index.html", "glossary.html", "reports/cohort.html"): assert f'href="{address}"' in text, address
     assert "reports/claims.html" not in text  # not run
 
 
@@ -125,7 +134,7 @@ def test_figures_can_be_downloaded(root):
 
 def test_pages_end_with_how_they_were_made(root):
     assert "Made in 12 s." in page(root, "reports/cohort")
-    for name in ("library/geometry", "howto/own_data"): assert f"boneage {__version__}" in page(root, name) and "Python 3." in page(root, name)
+    for name in ("library/geometry", "howto/own_data", "play/mask"): assert f"boneage {__version__}" in page(root, name) and "Python 3." in page(root, name)
 
 
 def test_glossary_leads_to_chapters(root):

@@ -23,6 +23,8 @@ FENCED = re.compile(r"(^```.*?^```$)", re.M | re.S)
 NAMED_LINE = re.compile(r"^(?!#|    ).+$", re.M)  # prose: neither heading nor code
 HEADLINE = ("mae_original", "mae_normalised", "mae_registered", "mae_best_ensemble", "mae_test")  # of reports/paper.yml
 USES = (("assess a folder of DICOM files", "howto/dicom_folder.ipynb"), ("your own radiographs", "howto/own_data.ipynb"), ("every how-to", "howto/index.md"))
+BESIDE = {"howto": ("How to", "Short pages for one purpose each, on phantoms; the tests run them"),  # folders of pages beside the library: title, summary
+          "play": ("Play", "A notebook for each step of the way, with sliders in JupyterLab (`make lab`); here stands what two settings give")}
 WIDGETS = "application/vnd.jupyter.widget-view+json"
 
 
@@ -217,11 +219,12 @@ def headline(root: Path) -> str:
 
 
 def where_to_go(reports: list[Page]) -> str:
-    "The front page's three ways on"
+    "The front page's ways on"
     addresses = {Path(page.address).name: page.address for page in reports}
     read = [f"[{words}]({addresses[name]}.ipynb)" for words, name in (("the cohort, and on from there", "cohort"), ("the claims, one by one", "claims"), ("every number", "summary")) if name in addresses]
     ways = [("Read", ", ".join([*read, "[the library, chapter by chapter](library/index.md)", "[the glossary](glossary.md)"])),
-            ("Rerun", "`make paper`, on phantoms; [on a GPU](howto/gpu.ipynb), [on a cluster](howto/cluster.ipynb)"), ("Use", ", ".join(f"[{words}]({address})" for words, address in USES))]
+            ("Rerun", "`make paper`, on phantoms; [on a GPU](howto/gpu.ipynb), [on a cluster](howto/cluster.ipynb)"),
+            ("Play", "[by slider](play/index.md): an age, a threshold, a key point, and the picture follows"), ("Use", ", ".join(f"[{words}]({address})" for words, address in USES))]
     return "\n".join(["", "| | |", "|:--|:--|", *(f"| **{way}** | {words} |" for way, words in ways)])
 
 
@@ -229,16 +232,17 @@ def assemble(root: Path, folder: Path):
     "Put everything that the site is rendered from into `folder`"
     front = read_page(PROJECT/"nbs"/"index.ipynb", "")
     library = [read_page(p, "library/") for p in sorted((PROJECT/"nbs").glob("[0-9]*.ipynb"))]
-    howto = [read_page(p, "howto/") for p in sorted((PROJECT/"howto").glob("[0-9]*.ipynb"))]
+    beside = {name: [read_page(p, f"{name}/") for p in sorted((PROJECT/name).glob("[0-9]*.ipynb"))] for name in BESIDE}
     reports = [read_page(p, "reports/") for p in sorted((root/"notebooks").glob("*.ipynb")) if "." not in p.stem]
-    links = Links([front, *library, *howto, *reports])
-    for page in [*library, *howto, *reports]: write_notebook(folder, page, processed(page, links, fold=page in reports))
+    shown = [*library, *(page for pages in beside.values() for page in pages), *reports]
+    links = Links([front, *shown])
+    for page in shown: write_notebook(folder, page, processed(page, links, fold=page in reports))
     write_notebook(folder, front, told(processed(front, links), headline(root) + "\n" + where_to_go(reports), about_run(root, reports)))
     assessing = [p for p in library if p.source.stem < "25"]
     research = [p for p in library if p.source.stem >= "25"]
     write_page(folder/"library"/"index.md", "The library", "Notebooks are its source. A bar marks code that becomes the library; the other cells are lessons and checks, which every test runs",
                f"## Assessing a radiograph\n\n{table(assessing, 'library/index')}\n\n## Research\n\n{table(research, 'library/index')}")
-    write_page(folder/"howto"/"index.md", "How to", "Short pages for one purpose each, on phantoms; the tests run them", table(howto, "howto/index"))
+    for name, (title, summary) in BESIDE.items(): write_page(folder/name/"index.md", title, summary, table(beside[name], f"{name}/index"))
     write_page(folder/"speed.md", "Speed", "How fast each step is, how near to what the computer can do, and beside what others do", site_measures.speed_page())
     write_page(folder/"reliability.md", "Reliability", "Damaged files, killed processes, full disks, the same numbers twice, and how much the tests would notice", site_measures.reliability_page())
     (folder/"library"/"names.md").write_text(index_of_names(library))
@@ -247,7 +251,7 @@ def assemble(root: Path, folder: Path):
     if (root/"figures").is_dir(): shutil.copytree(root/"figures", folder/"figures")
     glossary = folder/"glossary.md"
     glossary.write_text(links.into(glossary.read_text(), "glossary"))
-    write_configuration(folder, {"Reports": reports, "How to": howto, "Library: assessing": assessing, "Library: research": research})
+    write_configuration(folder, {"Reports": reports} | {title: beside[name] for name, (title, _) in BESIDE.items()} | {"Library: assessing": assessing, "Library: research": research})
 
 
 def told(story: dict, opening: str, ending: str) -> dict:
@@ -276,7 +280,7 @@ def write_notebook(folder: Path, page: Page, notebook: dict):
 def write_configuration(folder: Path, groups: dict[str, list[Page]]):
     "`_quarto.yml` with the pages that there are"
     config = yaml.safe_load((PROJECT/"_quarto.yml").read_text())
-    fronts = {name: f"{folder}/index.md" for name, folder in {"How to": "howto", "Library: assessing": "library", "Library: research": "library"}.items()}  # where a section's own name leads
+    fronts = {name: f"{folder}/index.md" for name, folder in {**{title: name for name, (title, _) in BESIDE.items()}, "Library: assessing": "library", "Library: research": "library"}.items()}  # where a section's own name leads
     sections = [dict(section=name, **({"href": fronts[name]} if name in fronts else {}), contents=[dict(text=p.title, href=f"{p.address}.ipynb") for p in pages])
                 for name, pages in groups.items() if pages]
     words = [dict(text="Names", href="library/names.md"), dict(text="Glossary", href="glossary.md")]
@@ -284,7 +288,7 @@ def write_configuration(folder: Path, groups: dict[str, list[Page]]):
     config["website"]["sidebar"]["contents"] = [dict(text="Story", href="index.ipynb"), *sections, *measured, *words]
     bar = config["website"]["navbar"]["left"]
     if groups["Reports"]: bar.append(dict(text="Reports", href=f"{groups['Reports'][0].address}.ipynb"))
-    bar += [dict(text="How to", href="howto/index.md"), dict(text="Library", href="library/index.md"), *words]
-    config["project"] |= {"output-dir": "rendered", "render": ["index.ipynb", "glossary.md", "speed.md", "reliability.md", "howto/*", "library/*", "reports/*"]}
+    bar += [*(dict(text=title, href=f"{name}/index.md") for name, (title, _) in BESIDE.items()), dict(text="Library", href="library/index.md"), *words]
+    config["project"] |= {"output-dir": "rendered", "render": ["index.ipynb", "glossary.md", "speed.md", "reliability.md", *(f"{name}/*" for name in BESIDE), "library/*", "reports/*"]}
     if (folder/"figures").is_dir(): config["project"]["resources"] = ["figures/*"]
     (folder/"_quarto.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))

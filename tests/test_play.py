@@ -1,0 +1,90 @@
+"The notebooks to play with: every control moves what is shown, a reader's own plate can be put in, and what is stored is small and still"
+import base64
+import io
+import re
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from ipywidgets import Checkbox
+
+from boneage.phantoms import make_phantom
+from boneage.radiographs import write_radiograph
+
+PROJECT = Path(__file__).resolve().parent.parent
+PLAY = sorted((PROJECT/"play").glob("[0-9]*.ipynb"))
+each_notebook = pytest.mark.parametrize("notebook", PLAY, ids=lambda p: p.stem)
+SHOWN = re.compile(r"^show\(.*\)$")
+
+
+def cells(notebook: Path) -> list[str]:
+    "The code of a notebook, without what only a notebook can run"
+    return [cell.source for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code" and not cell.source.startswith("#| hide")]
+
+
+def run_cells(notebook: Path, radiograph: str = "", until: str = "") -> dict:
+    "The names of a notebook after its cells before the first that begins with `until`, with a reader's own path in the first"
+    names, first, *rest = {}, *cells(notebook)
+    assert first.startswith('radiograph = ""')
+    for source in [f"radiograph = {radiograph!r}", *rest]:
+        if until and source.startswith(until): return names
+        if not SHOWN.match(source): exec(source, names)
+    return names
+
+
+@cache
+def played(notebook: Path) -> dict: return run_cells(notebook)  # its controls stay where a test has moved them
+
+
+def drawn(figure) -> bytes:
+    "A figure's pixels, coarse"
+    pixels = io.BytesIO()
+    figure.savefig(pixels, format="rgba", dpi=60)
+    return pixels.getvalue()
+
+
+def elsewhere(control):
+    "Another value of a control"
+    if isinstance(control, Checkbox): return not control.value
+    if hasattr(control, "options"):
+        found = [value for _, value in control._options_full]
+        return (found[0],) if isinstance(control.value, tuple) else next(value for value in found[::-1] if value != control.value)
+    return control.max if control.value < control.max else control.min
+
+
+@each_notebook
+def test_controls_begin_where_show_begins(notebook):
+    names = played(notebook)
+    begins = dict(zip(names["show"].__code__.co_varnames, names["show"].__defaults__))
+    assert {control._kwarg: control.value for control in names["controls"].kwargs_widgets} == begins
+
+
+@each_notebook
+def test_each_control_moves_what_is_shown(notebook):
+    controls = played(notebook)["controls"]
+    before, still = drawn(controls.result), []
+    for control in controls.kwargs_widgets:  # one after the other, none is put back
+        control.value = elsewhere(control)
+        after = drawn(controls.result)
+        if after == before: still.append(control.description)
+        before = after
+    assert still == []
+
+
+@each_notebook
+def test_own_radiograph_can_be_put_in(notebook, tmp_path):
+    write_radiograph(tmp_path/"own.png", make_phantom(7, 1, shape=(400, 320), bone_age=150, defects={}).image)
+    own = run_cells(notebook, str(tmp_path/"own.png"), until="#| eval")
+    assert drawn(own["show"]()) != drawn(played(notebook)["show"]())
+
+
+@each_notebook
+def test_what_is_stored_is_small_and_still(notebook):
+    read = nbformat.read(notebook, 4)
+    pictures = [out.data["image/png"] for cell in read.cells if cell.cell_type == "code" and SHOWN.match(cell.source) for out in cell.outputs]
+    assert len(pictures) == 2 and pictures[0] != pictures[1] and notebook.stat().st_size < 160_000
+    for picture in pictures: assert np.frombuffer(base64.b64decode(picture)[:4], np.uint8).tolist() == [137, 80, 78, 71]
+    live = [cell for cell in read.cells if cell.cell_type == "code" and "interactive(show" in cell.source]
+    assert len(live) == 1 and live[0].source.startswith("#| eval: false") and not live[0].outputs
