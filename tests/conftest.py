@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -30,10 +31,24 @@ def run(*arguments, cwd=None, **more) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory) -> Path:
-    "An undisturbed run of the smoke profile: the folder of the project in which it was made"
-    folder = copy_project(tmp_path_factory.mktemp("undisturbed"))
-    done = run("paper", "--profile", "smoke", cwd=folder)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:] + (folder/"work"/"smoke"/"run.log").read_text()[-3000:]
-    assert "The site: file://" in done.stdout
+def smoke(tmp_path_factory, worker_id) -> Path:
+    "An undisturbed run of the smoke profile: the folder of the project in which it was made, by the first of pytest's processes that asks"
+    base = tmp_path_factory.getbasetemp()
+    base = base if worker_id == "master" else base.parent
+    folder, finished = base/"undisturbed", base/"undisturbed-finished"
+    with FileLock(base/"undisturbed.lock"):
+        if not finished.exists():
+            copy_project(folder)
+            done = run("paper", "--profile", "smoke", cwd=folder)
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:] + (folder/"work"/"smoke"/"run.log").read_text()[-3000:]
+            assert "The site: file://" in done.stdout
+            finished.touch()
     return folder
+
+
+LONGEST = "test_pipeline", "test_crash", "test_slurm"
+
+
+def pytest_collection_modifyitems(items):
+    "The files that take longest come first, so that no process is left alone with one of them at the end"
+    items.sort(key=lambda item: LONGEST.index(item.module.__name__) if item.module.__name__ in LONGEST else len(LONGEST))
