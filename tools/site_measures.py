@@ -68,7 +68,17 @@ def fuzzing() -> str:
             f"none hung, none left a traceback, and no more than {found['memory']:.2f} GB was taken.\n\n" + table(["reader", "files", "read", "refused in a sentence"], lines, 1) + "\n\n" + made_on(found["machine"]))
 
 
-def crashes() -> str: return ""
+def crashes() -> str:
+    "Killed processes and full disks"
+    found = read("crash")
+    if not found: return ""
+    total, kinds = found["totals"], [kind for kind in next(iter(found["stages"].values()))["kills"]]
+    lines = [[stage, *(str(row["kills"][kind]) for kind in kinds), str(row["reruns"]), str(row["full_disk"]), str(row["findings"])] for stage, row in found["stages"].items()]
+    verdict = "every rerun ended in the undisturbed result, and no file was half-written" if not found["findings"] else "what was found stands below"
+    text = (f"## Killed processes and full disks\n\n`make crash`. {total['kills']} times a stage of the work was ended by `kill -9`, at a random time, between two of its steps or in the middle of a write, and run again; "
+            f"{total['full_disk']} times its disk was full: {verdict}.\n\n" + table(["stage", *(f"killed {kind}" for kind in kinds), "runs again", "full disks", "findings"], lines, 1))
+    listed = "".join(f"\n- {sentence}" for sentence in found["findings"])
+    return text + (f"\n{listed}" if listed else "") + f"\n\n*{found['date']}, {found['seconds']} s, seed {found['seed']}, {found['versions']}.*"
 
 
 def determinism() -> str:
@@ -82,7 +92,26 @@ def determinism() -> str:
             "expect predictions to differ by the months in the table, which is less than two seeds differ by.\n\n" + table(["", ""], [same(row) for row in found["rows"]], 2) + "\n\n" + made_on(found["machine"]))
 
 
-def mutants() -> str: return ""
+def mutants() -> str:
+    "Changes that the tests should notice"
+    found = read("mutants")
+    if not found: return ""
+    heads = ["subject", "module", "changes", "not noticed before", "noticed now", "never ends", "explained", "left"]
+    lines = [[row["subject"], row["module"], f"{row['now']['mutants']:,}", str(row["before"]["survived"]), str(row["now"]["killed"]), str(row["now"]["timed_out"]), str(row["now"]["explained"]), str(row["now"]["survived"] - row["now"]["explained"])]
+             for row in found["modules"]]
+    left = [row for row in found["survivors"] if not row["why"]]
+    reasons = {}
+    for row in found["survivors"]: reasons.setdefault(row["why"] or "not explained", []).append(f"`{row['module']}.{row['where']}`")
+    listed = "\n".join(f"- {why}: {len(where)} ({', '.join(sorted(set(where)))})" for why, where in sorted(reasons.items(), key=lambda item: -len(item[1])))
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    return (f"## Would a test notice?\n\n`make mutants`. {' '.join(found['about'])}\n\n{sum(row['now']['mutants'] for row in found['modules']):,} changes, {len(left)} of which no check notices and nobody has explained.\n\n"
+            + table(heads, lines, 2) + f"\n\nThose that no check notices, and why they may live:\n\n{listed}\n\n*{found['date']}, Python {found['python']}, {versions}.*")
 
 
-def coverage() -> str: return ""
+def coverage() -> str:
+    "Lines that the tests reach"
+    found = read("coverage")
+    if not found: return ""
+    lines = [[row["module"], f"{row['lines']:,}", f"{row['reached']:,}", f"{row['percent']:.0f} %"] for row in sorted(found["modules"], key=lambda row: row["percent"])]
+    return (f"## Lines that the tests reach\n\n`make coverage`. {' '.join(found['about'].split())} In all, {found['reached']:,} of {found['lines']:,} lines, {found['percent']} %.\n\n"
+            + table(["module", "lines", "reached", ""], lines, 1) + f"\n\n*{found['date']}, Python {found['python']}, coverage {found['coverage']}.*")
