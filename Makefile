@@ -30,7 +30,7 @@ test: notebooks ## every check: the notebooks' own, then tests/
 fuzz: install ## show the readers INPUTS damaged and invented files (20000), others each time
 	@FUZZ_INPUTS="$(INPUTS)" FUZZ_OUT=benchmarks/fuzz.json $(BIN)/python -m pytest -q -s tests/test_fuzz.py
 
-crash: install ## kill six stages KILLS times in all (120), fill their disk, and note in benchmarks/crash.json what came of it
+crash: install ## kill six stages KILLS times (120) and before each step of two, fill their disk, and note in benchmarks/crash.json what came of it
 	@CRASH_KILLS="$(KILLS)" CRASH_RESULTS=benchmarks/crash.json OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/test_crash.py
 
 notebooks: install ## run the checks that stand in the library's notebooks and in the pages beside it

@@ -1,6 +1,6 @@
 """Killed at any moment or out of space, a stage leaves no half-written file, and the same command again ends in the undisturbed result.
 
-CRASH_KILLS is how many kills there are in all; where it is set they differ from run to run (`make crash`; CRASH_SEED repeats one), otherwise they are always the same.
+CRASH_KILLS is how many kills there are, besides those before each step; where it is set they differ from run to run (`make crash`; CRASH_SEED repeats one), otherwise they are always the same.
 CRASH_RESULTS is a file that the counts are written to.
 """
 import json
