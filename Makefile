@@ -9,7 +9,7 @@ BIN := .venv/bin
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
-.PHONY: help install paper test fuzz notebooks lessons export readme site bench lab clean
+.PHONY: help install paper test fuzz mutants coverage notebooks lessons export readme site bench lab clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -26,6 +26,12 @@ test: notebooks ## every check: the notebooks' own, then tests/
 
 fuzz: install ## show the readers INPUTS damaged and invented files (20000), others each time
 	@FUZZ_INPUTS="$(INPUTS)" $(BIN)/python -m pytest -q -s tests/test_fuzz.py
+
+mutants: install ## change the library in one small place at a time and list what no check notices: benchmarks/mutants.json
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/mutate.py
+
+coverage: install ## which lines of the library the notebooks and the quick tests reach: benchmarks/coverage.json
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/measure_coverage.py
 
 notebooks: install ## run the checks that stand in the library's notebooks and in the how-to pages
 	@OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS) nbs && OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS) howto
