@@ -44,7 +44,7 @@ class Target(NamedTuple):
 TARGETS = [
     Target("geometry", "geometry", (), ("tests/test_geometry.py",)),
     Target("registration", "registration", (), ("tests/test_registration.py",)),
-    Target("regions", "preprocessing", ("MATRIX_COLUMNS", "matrix_of", "plate_regions", "write_regions", "read_regions")),
+    Target("regions", "preprocessing", ("MATRIX_COLUMNS", "matrix_of", "plate_regions", "write_regions", "read_regions"), ("tests/test_regions.py",)),
     Target("regions", "bone_age_training", ("bone_age_config", "_check_regions", "_PrepareRegions")),
     Target("losses", "segmentation_training", ("soft_jaccard", "SegmentationLoss", "equal_area_logit", "jaccard", "hard_jaccard")),
     Target("losses", "keypoint_training", ("KeyPointLoss", "pixels_off", "HeatMapLoss", "map_pixels_off")),
