@@ -12,7 +12,7 @@ LESSONS := nbs howto play
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
-.PHONY: help install paper test fuzz crash determinism notebooks lessons export readme site bench bench-against lab clean
+.PHONY: help install paper test fuzz crash determinism mutants coverage notebooks lessons export readme site bench bench-against lab clean
 .DEFAULT_GOAL := help
 
 help: ## this list

@@ -432,12 +432,13 @@ def phantom(
     """
     from functools import partial
 
+    from boneage.inference import allowed_cores
     from boneage.phantoms import make_phantom, write_collection  # brings OpenCV
     from boneage.radiographs import writing
     try:
         check_request(out, dict(seed=seed, age=age, sex=sex and sex.value, clean=clean))
         make = partial(make_phantom, seed, bone_age=age, sex=sex and sex.value, defects={} if clean else None)
-        with writing(out), progress(number, "making phantoms") as (step, _): write_collection(out, number, make, min(os.cpu_count() or 1, -(-number // 16)), lambda _: step())
+        with writing(out), progress(number, "making phantoms") as (step, _): write_collection(out, number, make, min(allowed_cores(), -(-number // 16)), lambda _: step())
     except (ValueError, OSError) as error: fail(as_sentence(out, error), 1 if isinstance(error, OSError) else 2)
     typer.echo(f"{number} {'phantom' if number == 1 else 'phantoms'} in {out / 'boneage-training-dataset'}, their ages and sexes in {out / 'boneage-training-dataset.csv'}.")
 

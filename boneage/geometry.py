@@ -70,7 +70,7 @@ def transform(
     matrix:np.ndarray,  # 3×3, b_from_a
 ) -> np.ndarray:        # (..., 2) float64; NaN stays NaN
     "Where `matrix` takes points"
-    matrix = np.asarray(matrix, np.float64)
+    matrix = np.asarray(matrix)
     return np.asarray(points, np.float64) @ matrix[:2, :2].T + matrix[:2, 2]
 
 # %% ../nbs/01_geometry.ipynb #35-01-geometry

@@ -20,6 +20,7 @@ from pathlib import Path
 from shutil import which
 
 from .bone_age import ablation, grid
+from .inference import allowed_cores
 from .radiographs import WriteError, writing
 from .workspace import ClusterSettings, Profile, ProfileError, Workspace, load_profile, open_workspace, read_problems
 
@@ -183,7 +184,7 @@ def run_paper(
     workspace = open_workspace(chosen, project/"work")
     began = time.monotonic()
     with only_run(workspace) as lock:
-        with _on_cluster(workspace) if slurm else nullcontext(["--cores", str(cores or os.cpu_count() or 1), "--resources", "trainer=1", "--config"]) as where:
+        with _on_cluster(workspace) if slurm else nullcontext(["--cores", str(cores or allowed_cores()), "--resources", "trainer=1", "--config"]) as where:
             if slurm: say(f"Long reports are jobs of the cluster: squeue --me shows them, and {workspace.root/'run.log'} what becomes of them.")
             code = _snakemake(project, workspace, where, targets, lock)
     if code: say(f"The run stopped; what is done is kept, and the same command goes on. Details: {workspace.root/'run.log'}"); return code

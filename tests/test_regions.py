@@ -1,0 +1,59 @@
+"Region arrays: what is written is what was asked for, whole or not at all"
+import numpy as np
+import pandas as pd
+import pytest
+
+from boneage.contrast import measure_contrast
+from boneage.phantoms import make_phantom
+from boneage.preprocessing import MATRIX_COLUMNS, plate_regions, read_regions, write_regions
+from boneage.radiographs import RadiographError, read_radiograph, write_mask, write_radiograph
+from boneage.registration import region_matrix
+
+WANTED, SCALES = [("registered", "carpals"), ("original", "hand")], dict(carpals=0.05, hand=0.03)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    "Two plates, the mask of the second empty, with their contrasts and true matrices"
+    folder, rows, contrasts = tmp_path_factory.mktemp("plates"), [], []
+    for index, name in enumerate(["007", "8"]):
+        phantom = make_phantom(0, index, bone_age=120.0, defects={})
+        image, path, mask_path = phantom.image, folder/f"{name}.png", folder/f"{name}-mask.png"
+        write_radiograph(path, image)
+        write_mask(mask_path, phantom.mask if index == 0 else np.zeros_like(phantom.mask))
+        contrasts.append(measure_contrast(read_radiograph(path), phantom.mask))
+        rows.append(dict(id=name, path=str(path), mask=str(mask_path)) | dict(zip(MATRIX_COLUMNS, phantom.frame_from_image[:2].ravel())))
+    return pd.DataFrame(rows), contrasts
+
+
+def test_arrays_take_the_place_of_what_was_there(cohort, tmp_path):
+    plates, contrasts = cohort
+    folder = tmp_path/"deep"/"regions"
+    write_regions(plates, contrasts, WANTED, SCALES, 0.1, folder)
+    for place in (folder, folder.with_name("regions.part")):
+        place.mkdir(exist_ok=True)
+        (place/"stale.npy").touch()
+    write_regions(plates, contrasts, WANTED, SCALES, 0.1, folder)
+    assert sorted(p.name for p in folder.iterdir()) == ["ids.csv", "original-hand.npy", "registered-carpals.npy"]
+    assert [p.name for p in folder.parent.iterdir()] == ["regions"]
+    assert (folder/"ids.csv").read_text().split() == ["id", "007", "8"]
+    for kind, region in WANTED:
+        array, ids = read_regions(folder, kind, region)
+        assert isinstance(array, np.memmap) and array.dtype == np.uint8 and ids.tolist() == ["007", "8"]
+        assert array.shape == (2, *region_matrix(region, SCALES[region], 0.1)[1])
+
+
+def test_a_plate_with_an_empty_mask_is_kept_whole(cohort, tmp_path):
+    plates, contrasts = cohort
+    write_regions(plates, contrasts, WANTED, SCALES, 0.1, tmp_path/"regions")
+    image = read_radiograph(plates.path[1])
+    pose = np.vstack([plates.loc[1, MATRIX_COLUMNS].to_numpy(float).reshape(2, 3), [0, 0, 1]])
+    for (kind, region), whole in zip(WANTED, plate_regions(image, np.ones(image.shape, bool), contrasts[1], pose, WANTED, SCALES, 0.1)):
+        assert np.array_equal(read_regions(tmp_path/"regions", kind, region)[0][1], whole)
+
+
+def test_a_plate_that_cannot_be_read_leaves_the_older_arrays(cohort, tmp_path):
+    plates, contrasts = cohort
+    write_regions(plates, contrasts, WANTED, SCALES, 0.1, tmp_path/"regions")
+    with pytest.raises(RadiographError): write_regions(plates.assign(path=["nowhere.png"]*2), contrasts, WANTED, SCALES, 0.1, tmp_path/"regions")
+    assert read_regions(tmp_path/"regions", *WANTED[0])[0].any()
