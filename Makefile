@@ -33,6 +33,12 @@ fuzz: install ## show the readers INPUTS damaged and invented files (20000), oth
 crash: install ## kill six stages KILLS times (120) and before each step of two, fill their disk, and note in benchmarks/crash.json what came of it
 	@CRASH_KILLS="$(KILLS)" CRASH_RESULTS=benchmarks/crash.json OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/test_crash.py
 
+mutants: install ## change the library in one small place at a time and list what no check notices: benchmarks/mutants.json
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/mutate.py
+
+coverage: install ## which lines of the library the notebooks and the quick tests reach: benchmarks/coverage.json
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/measure_coverage.py
+
 notebooks: install ## run the checks that stand in the library's notebooks and in the pages beside it
 	@for folder in $(LESSONS); do OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers $(WORKERS) $$folder || exit 1; done
 
