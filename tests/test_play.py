@@ -58,12 +58,13 @@ def elsewhere(control):
 def test_controls_begin_where_show_begins(notebook):
     names = played(notebook)
     begins = dict(zip(names["show"].__code__.co_varnames, names["show"].__defaults__))
-    assert {control._kwarg: control.value for control in names["controls"].kwargs_widgets} == begins
+    assert {control._kwarg: control.value for control in names["show"].widget.kwargs_widgets} == begins
 
 
 @each_notebook
 def test_each_control_moves_what_is_shown(notebook):
-    controls = played(notebook)["controls"]
+    controls = played(notebook)["show"].widget
+    assert controls.auto_display  # else a notebook would show the controls alone
     before, still = drawn(controls.result), []
     for control in controls.kwargs_widgets:  # one after the other, none is put back
         control.value = elsewhere(control)
@@ -86,5 +87,5 @@ def test_what_is_stored_is_small_and_still(notebook):
     pictures = [out.data["image/png"] for cell in read.cells if cell.cell_type == "code" and SHOWN.match(cell.source) for out in cell.outputs]
     assert len(pictures) == 2 and pictures[0] != pictures[1] and notebook.stat().st_size < 160_000
     for picture in pictures: assert np.frombuffer(base64.b64decode(picture)[:4], np.uint8).tolist() == [137, 80, 78, 71]
-    live = [cell for cell in read.cells if cell.cell_type == "code" and "interactive(show" in cell.source]
+    live = [cell for cell in read.cells if cell.cell_type == "code" and "interact(show" in cell.source]
     assert len(live) == 1 and live[0].source.startswith("#| eval: false") and not live[0].outputs
