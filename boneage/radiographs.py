@@ -179,7 +179,7 @@ def check_png(
         length, kind = struct.unpack_from(">I4s", data, start)
         end = start + 8 + length
         if struct.unpack_from(">I", data, end)[0] != zlib.crc32(view[start + 4:end]):
-            raise ValueError(f"its {kind.decode('latin1')} chunk at byte {start} is damaged")
+            raise ValueError(f"its {ascii(kind.decode('latin1'))[1:-1]} chunk at byte {start} is damaged")
         start = end + 4
 
 # %% ../nbs/00_radiographs.ipynb #22-00-radiographs
@@ -365,6 +365,7 @@ def decode_dicom(
         if header.PhotometricInterpretation == "PALETTE COLOR":
             from pydicom.pixels.processing import apply_color_lut
             pixels = apply_color_lut(pixels, header)
+        if pixels.shape[:2] != (header.Rows, header.Columns) or pixels.shape[2:] not in ((), (3,)): raise RadiographError(f"{path} is a DICOM file whose pixels are not one picture of its {header.Columns}×{header.Rows}: they have the shape {pixels.shape}.")
         if pixels.ndim == 3: return to_unit(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), path)
         if pixels.dtype.kind == "f": return to_unit(pixels, path)
         lowest, table = display_table(header)
