@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from boneage.bone_age import ablation, grid
-from boneage.cohorts import development_stage
+from boneage.cohorts import STAGES, development_stage
 from boneage.claims import mae_step, paired_errors, read_paper, relative_cost
 from boneage.ensembles import conformal_half_width, vote
 from boneage.evaluation import (SCHEMA, bland_altman, choose_models, cross_voted_predictions, ensemble_predictions, estimate_of, fit_voting_rule,
@@ -227,6 +227,9 @@ def test_an_ensemble_is_the_mean_of_its_members():
     ensembles = ensemble_predictions(predictions.drop(gone))
     assert ensembles.columns.tolist() == list(SCHEMA) and set(ensembles.input) == {"registered"} and set(ensembles.region) == {"ensemble"}
     assert ensembles.model.unique().tolist() == [f"registered-ensemble-{sex}-{head}" for head in ("regression", "classification", "both") for sex in ("both", "female", "male")]
+    assert ensembles.index.tolist() == list(range(len(ensembles)))
+    without = ensemble_predictions(predictions[predictions.model != "registered-hand-both-regression"])
+    assert set(ensembles.model) - set(without.model) == {"registered-ensemble-both-regression", "registered-ensemble-both-both"}
     registered = predictions[predictions.input == "registered"]
     for (sex, head), rows in ensembles.groupby(["sex_model", "head"]):
         members = registered[(registered.sex_model == sex) & ((registered["head"] == head) | (head == "both"))]
@@ -240,6 +243,18 @@ def test_rows_come_in_the_papers_order_and_others_in_the_alphabets():
     table = pd.DataFrame([(r, s, w) for w in "ba" for s in ("both", "female", "male") for r in ("metacarpals", "ensemble", "carpals", "hand")], columns=["region", "sex_model", "word"])
     ordered = in_order(table, ("word", "sex_model", "region"))
     assert ordered.to_records(index=True).tolist() == [(i, r, s, w) for i, (w, s, r) in enumerate((w, s, r) for w in "ab" for s in ("male", "female", "both") for r in ("hand", "carpals", "metacarpals", "ensemble"))]
+
+
+@pytest.mark.parametrize("column, order", [("input", ("original", "normalised", "registered")), ("head", ("regression", "classification", "both")), ("sex", ("M", "F")), ("stage", tuple(STAGES))])
+def test_each_column_has_its_order_and_equals_keep_theirs(column, order):
+    table = pd.DataFrame({column: [*order[::-1]] * 20, "row": range(20 * len(order))})
+    ordered = in_order(table, (column,))
+    assert tuple(ordered[column].unique()) == order and all(rows.is_monotonic_increasing for _, rows in ordered.groupby(column).row)
+
+
+def test_a_category_without_radiographs_has_no_row():
+    boys = pd.DataFrame(dict(sex=pd.Categorical(["M", "M"], categories=["F", "M"]), bone_age=[100.0, 120], predicted=[103, 110]))
+    assert score(boys, by=("sex",)).sex.tolist() == shares_by(boys, ("sex",)).sex.tolist() == ["M"]
 
 
 def test_tables_say_what_the_scores_say():
