@@ -164,6 +164,7 @@ def read_sexes(
     path:Path,           # CSV with a column of ids or file names, and `sex` (M/F) or `male` (True/False)
 ) -> dict[str, str]:     # plain id → "M" or "F"
     "The sexes in a table; `ValueError` with a sentence that names the row"
+    from boneage.radiographs import in_brief  # brings OpenCV
     meanings = {"m": "M", "male": "M", "true": "M", "1": "M", "f": "F", "female": "F", "false": "F", "0": "F"}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file: rows = list(csv.DictReader(file))
@@ -175,8 +176,8 @@ def read_sexes(
     for number, row in enumerate(rows, 2):
         identity, value = plain_id((row[ids[0]] or "").strip()), (row[sexes[0]] or "").strip()
         sex = meanings.get(value.lower())
-        if sex is None: raise ValueError(f"{path}, row {number}: the sex of {identity} is {value!r}; expected M or F, or True or False in the column male.")
-        if found.setdefault(identity, sex) != sex: raise ValueError(f"{path}, row {number}: {identity} has both sexes in this table.")
+        if sex is None: raise ValueError(f"{path}, row {number}: the sex of {in_brief(identity, 60)} is {in_brief(repr(value), 60)}; expected M or F, or True or False in the column male.")
+        if found.setdefault(identity, sex) != sex: raise ValueError(f"{path}, row {number}: {in_brief(identity, 60)} has both sexes in this table.")
     return found
 
 # %% ../nbs/90_cli.ipynb #33-90-cli

@@ -371,7 +371,8 @@ def decode_dicom(
         lowest, table = display_table(header)
         return np.take(table, pixels.astype(np.int32) - lowest if lowest else pixels, mode="clip")
     except RadiographError: raise
-    except Exception as error:  # each of pydicom's decoders has its own kinds
+    except BaseException as error:  # each of pydicom's decoders has its own kinds; a panic of those in Rust is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException": raise
         hint = ' (pip install "boneage[dicom]" brings the decoders)' if "missing dependencies" in str(error) else ""
         raise RadiographError(f"{path} is a DICOM file whose pixels can't be decoded{hint}: {in_brief(error, 300)}") from error
 
