@@ -256,10 +256,11 @@ def stage_claims(
 def carpals_claims(
     predictions: pd.DataFrame, # as for `stage_claims`
 ) -> pd.DataFrame:             # sex, stage, claim, difference (months), low, high, n, p, holm, verdict
-    "Do carpals err more than the whole hand in pre-puberty?"
+    "Is there no evidence that carpals err less than the whole hand in pre-puberty?"
     early = with_stage(predictions).query("stage == 'pre-puberty'")
     steps = _pairs(early, "region", [("carpals", "hand")], ["sex"])
     steps.insert(1, "stage", "pre-puberty")
+    steps["verdict"] = np.where(steps.n < FEWEST, "cannot tell", np.where(steps.high < 0, "does not hold", "holds"))
     return steps
 
 # %% ../nbs/53_claims.ipynb #46a-53-claims
@@ -397,9 +398,9 @@ def claim_list(
 # %% ../nbs/53_claims.ipynb #63-53-claims
 def readable_claims(
     steps: pd.DataFrame, # a table of claims, or of `claim_list`
-) -> pd.DataFrame:        # by claim: here, n, p (Holm), verdict
+) -> pd.DataFrame:        # by claim: verdict, here, n, p (Holm)
     "The same for readers: the difference and its interval in one cell"
     listed = (steps if "topic" in steps else claim_list(steps, "", "")).reset_index(drop=True)
     here = [str(Estimate(row.difference, row.low, row.high, row.n)) if row.n > 1 else UNMEASURED for row in listed.itertuples()]
-    table = pd.DataFrame({"claim": listed.claim, "here, months": here, "n": listed.n, "p (Holm)": [number_words(p) if pd.isna(p) or p >= 0.01 else "< 0.01" for p in listed.holm], "verdict": listed.verdict})
+    table = pd.DataFrame({"claim": listed.claim, "verdict": listed.verdict, "here, months": here, "n": listed.n, "p (Holm)": [number_words(p) if pd.isna(p) or p >= 0.01 else "< 0.01" for p in listed.holm]})
     return table.set_index("claim").rename_axis(None)

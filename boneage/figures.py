@@ -289,7 +289,8 @@ VERDICT_MARKS = {"holds": ("#009E73", "o"), "cannot tell": ("#777777", "D"), "do
 
 # %% ../nbs/51_figures.ipynb #39c-51-figures
 def claims_figure(
-    claims: pd.DataFrame, # claim, difference, low, high (months), verdict: `claims.claim_list`
+    claims: pd.DataFrame, # claim, difference, low, high (months), n, verdict: `claims.claim_list`
+    fewest: int=10,       # radiographs below which a difference decides nothing: it does not stretch the scale
 ) -> Figure:
     "Differences with their intervals, one claim a line"
     measured = claims[claims.low.notna()].reset_index(drop=True)
@@ -299,6 +300,13 @@ def claims_figure(
         rows = measured[measured.verdict == verdict]
         if len(rows): axis.errorbar(rows.difference, rows.index, xerr=[rows.difference - rows.low, rows.high - rows.difference], fmt=sign, ms=5.5, lw=1.6, color=colour, label=verdict)
     axis.axvline(0, color="#222222", lw=1)
+    scale = measured[measured.n >= fewest] if (measured.n >= fewest).any() else measured
+    span = 0.05 * (max(scale.high.max(), 0) - min(scale.low.min(), 0))
+    axis.set_xlim(min(scale.low.min(), 0) - span, max(scale.high.max(), 0) + span)
+    for row in measured[~measured.difference.between(*axis.get_xlim())].itertuples():
+        left = row.difference < 0
+        axis.annotate(f"← {row.difference:.0f}".replace("-", "−") if left else f"{row.difference:.0f} →", (0 if left else 1, row.Index), xycoords=("axes fraction", "data"), xytext=(3 if left else -3, 0),
+                      textcoords="offset points", ha="left" if left else "right", va="center", fontsize=8, color="#777777")
     axis.set_yticks(range(len(measured)), [claim.replace("MAE(", "").replace(")", "") for claim in measured.claim], fontsize=9)
     axis.set(xlabel="difference of mean absolute errors (months)", ylim=(len(measured) - 0.5, -0.5))
     figure.legend(loc="outside upper center", ncols=4, **LEGEND)

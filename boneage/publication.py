@@ -42,7 +42,7 @@ def show_figure(
 
 # %% ../nbs/55_publication.ipynb #09-55-publication
 COLUMN_WORDS = {"sex_model": "models for", "mae": "MAE", "low": "from", "high": "to", "rmse": "RMSE", "within_6": "within 6 months", "within_12": "within 12 months",
-                "cost": "per cent more", "n": "radiographs", "most_frequent": "most frequent stage", "late_puberty": "in late puberty", "count": "in that stage"}
+                "cost": "per cent more", "n": "radiographs", "most_frequent": "most frequent stage", "late_puberty": "in late puberty", "count": "in that stage", "lo_months": "from, months", "hi_months": "to, months", "status": "source"}
 VALUE_WORDS = {"sex": SEX_WORDS, "sex_model": {"male": "males", "female": "females", "both": "both sexes"}, "head": {"both": "both heads"}}
 
 

@@ -76,7 +76,9 @@ def crashes() -> str:
     lines = [[stage, *(str(row["kills"][kind]) for kind in kinds), str(row["reruns"]), str(row["full_disk"]), str(row["findings"])] for stage, row in found["stages"].items()]
     verdict = "every rerun ended in the undisturbed result, and no file was half-written" if not found["findings"] else "what was found stands below"
     text = (f"## Killed processes and full disks\n\n`make crash`. {total['kills']} times a stage of the work was ended by `kill -9`, at a random time, between two of its steps or in the middle of a write, and run again; "
-            f"{total['full_disk']} times its disk was full: {verdict}.\n\n" + table(["stage", *(f"killed {kind}" for kind in kinds), "runs again", "full disks", "findings"], lines, 1))
+            f"{total['full_disk']} times its disk was full: {verdict}. "
+            "Stages are making phantoms, mining masks, fitting a network, cutting region arrays, running a report and exporting weights, each at a small size. A kill may be followed by another before the stage ends, and a stage that had been finished need not run again, so that kills and runs again differ; "
+            "a finding is a file that is not whole, a result that differs, or a file left over.\n\n" + table(["stage", *(f"killed {kind}" for kind in kinds), "runs again", "full disks", "findings"], lines, 1))
     listed = "".join(f"\n- {sentence}" for sentence in found["findings"])
     return text + (f"\n{listed}" if listed else "") + f"\n\n*{found['date']}, {found['seconds']} s, seed {found['seed']}, {found['versions']}.*"
 
@@ -88,8 +90,8 @@ def determinism() -> str:
     def same(row):
         if "files" in row: return [row["what"], f"{row['differing']} of {row['files']} files differ"]
         return [row["what"], "the same to the last bit" if row["weights"] == row["months"] == 0 else f"weights differ by at most {row['weights']:.1g}, predictions by {row['months']:.1g} months"]
-    return ("## The same numbers twice\n\n`make determinism`. The seed fixes a run on one kind of computer and number of threads. With other threads, or on a GPU, sums are added in another order, and a fit goes a slightly different way: "
-            "expect predictions to differ by the months in the table, which is less than two seeds differ by.\n\n" + table(["", ""], [same(row) for row in found["rows"]], 2) + "\n\n" + made_on(found["machine"]))
+    return ("## The same numbers twice\n\n`make determinism`. The seed fixes a run on one kind of computer and number of threads. With another number of threads sums are added in another order, and a fit goes a slightly different way, "
+            "by the months in the table. A GPU adds in another order as well; it is in the table where one was at hand.\n\n" + table(["", ""], [same(row) for row in found["rows"]], 2) + "\n\n" + made_on(found["machine"]))
 
 
 def mutants() -> str:
