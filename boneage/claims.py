@@ -11,6 +11,7 @@ __all__ = ['UNSTATED', 'UNMEASURED', 'FEWEST', 'EXCEPTIONS', 'POOLED', 'GROUP_WO
            'claim_list', 'readable_claims']
 
 # %% ../nbs/53_claims.ipynb #02-53-claims
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -260,6 +261,7 @@ def carpals_claims(
     early = with_stage(predictions).query("stage == 'pre-puberty'")
     steps = _pairs(early, "region", [("carpals", "hand")], ["sex"])
     steps.insert(1, "stage", "pre-puberty")
+    steps["claim"] = "carpals ≥ hand"
     steps["verdict"] = np.where(steps.n < FEWEST, "cannot tell", np.where(steps.high < 0, "does not hold", "holds"))
     return steps
 
@@ -380,8 +382,8 @@ def claim_words(
     "“males, pre-puberty: MAE(metacarpals) > MAE(carpals)”"
     kinds = [row.get(column) for column in ("head", "sex_model", "region", "sex", "stage")]
     group = ", ".join(GROUP_WORDS.get(kind, kind) for kind in kinds if kind is not None)
-    first, second = row["claim"].split(" > ")
-    return (f"{group}: " if group else "") + f"MAE({first}) > MAE({second})"
+    first, sign, second = re.split(" ([>≥]) ", row["claim"])
+    return (f"{group}: " if group else "") + f"MAE({first}) {sign} MAE({second})"
 
 # %% ../nbs/53_claims.ipynb #62-53-claims
 def claim_list(
