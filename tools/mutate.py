@@ -52,7 +52,7 @@ TARGETS = [
     Target("losses", "fine_tuning", ("MonthsLoss", "own_mae_months")),
     Target("evaluation", "bone_age", (), ("tests/test_evaluation.py",)),
     Target("evaluation", "ensembles", (), ("tests/test_evaluation.py",)),
-    Target("evaluation", "evaluation", (), ("tests/test_evaluation.py",)),
+    Target("evaluation", "evaluation", (), ("tests/test_evaluation_by_hand.py", "tests/test_evaluation.py")),
 ]
 
 
