@@ -75,7 +75,7 @@ def crashes() -> str:
     total, kinds = found["totals"], [kind for kind in next(iter(found["stages"].values()))["kills"]]
     lines = [[stage, *(str(row["kills"][kind]) for kind in kinds), str(row["reruns"]), str(row["full_disk"]), str(row["findings"])] for stage, row in found["stages"].items()]
     verdict = "every rerun ended in the undisturbed result, and no file was half-written" if not found["findings"] else "what was found stands below"
-    text = (f"## Killed processes and full disks\n\n`make crash`. {total['kills']} times a stage of the work was ended by `kill -9`, at a random time, between two of its steps or in the middle of a write, and run again; "
+    text = (f"## Killed processes and full disks\n\n`make crash`. {total['kills']} times a stage of the work was ended without a warning, by `kill -9` at a random time or between two of its steps, or by the system in the middle of a write (at a limit of the file's size), and run again; "
             f"{total['full_disk']} times its disk was full: {verdict}. "
             "Stages are making phantoms, mining masks, fitting a network, cutting region arrays, running a report and exporting weights, each at a small size. A kill may be followed by another before the stage ends, and a stage that had been finished need not run again, so that kills and runs again differ; "
             "a finding is a file that is not whole, a result that differs, or a file left over.\n\n" + table(["stage", *(f"killed {kind}" for kind in kinds), "runs again", "full disks", "findings"], lines, 1))
