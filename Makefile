@@ -25,7 +25,7 @@ paper: install ## rerun the paper and build its site: PROFILE=phantom|sample|rsn
 	@$(BIN)/boneage paper --profile "$(PROFILE)" $(if $(DATA),--data "$(DATA)") $(if $(LIMIT),--limit "$(LIMIT)") $(if $(SLURM),--slurm)
 
 test: notebooks ## every check: the notebooks' own, then tests/
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 fuzz: install ## show the readers INPUTS damaged and invented files (20000), others each time
 	@FUZZ_INPUTS="$(INPUTS)" FUZZ_OUT=benchmarks/fuzz.json $(BIN)/python -m pytest -q -s tests/test_fuzz.py
