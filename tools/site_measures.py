@@ -104,7 +104,7 @@ def mutants() -> str:
     left = [row for row in found["survivors"] if not row["why"]]
     reasons = {}
     for row in found["survivors"]: reasons.setdefault(row["why"] or "not explained", []).append(f"`{row['module']}.{row['where']}`")
-    listed = "\n".join(f"- {why}: {len(where)} ({', '.join(sorted(set(where)))})" for why, where in sorted(reasons.items(), key=lambda item: -len(item[1])))
+    listed = "\n".join(f"- {why.rstrip(chr(46))}: {len(where)} ({', '.join(sorted(set(where)))})" for why, where in sorted(reasons.items(), key=lambda item: -len(item[1])))
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     return (f"## Would a test notice?\n\n`make mutants`. {' '.join(found['about'])}\n\n{sum(row['now']['mutants'] for row in found['modules']):,} changes, {len(left)} of which no check notices and nobody has explained.\n\n"
             + table(heads, lines, 2) + f"\n\nThose that no check notices, and why they may live:\n\n{listed}\n\n*{found['date']}, Python {found['python']}, {versions}.*")
