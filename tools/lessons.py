@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import nbformat
+from IPython.core.interactiveshell import InteractiveShell
 
 PROJECT = Path(__file__).absolute().parent.parent
 NOTEBOOKS = {re.search(r"#\| default_exp (\w+)", text)[1]: path for path in sorted((PROJECT/"nbs").glob("*.ipynb"))
@@ -40,6 +41,7 @@ def cell_of(
 
 
 if __name__ == "__main__":
+    InteractiveShell.instance()  # some lessons look at what a notebook displays
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder)/f"{sys.argv[1]}_lessons.py"
         script.write_text(lesson_script(sys.argv[1]))
