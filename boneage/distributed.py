@@ -62,5 +62,5 @@ def run_together(
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", module, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0: return done.stdout
-    errors = re.findall(r"^(?:[[]rank\d+[]]: )?\w*Error: (.+)$", done.stderr, re.M)
+    errors = re.findall(r"^(?:\S+: )?\w*Error: (.+)$", done.stderr, re.M)
     raise ValueError(f"{module} failed in {processes} processes: {errors[0] if errors else done.stderr.strip()[-300:]}")

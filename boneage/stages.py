@@ -324,6 +324,6 @@ def train_together(
     return pd.read_csv(workspace.models/str(name)/"predictions.csv", dtype={"id": str})
 
 # %% ../nbs/60_stages.ipynb #28c-60-stages
-if __name__ == "__main__" and "ipykernel" not in sys.modules and "IPython" not in sys.modules:
+if __name__ == "__main__" and torch.distributed.is_torchelastic_launched():
     if torch.cuda.is_available(): torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     train_model(Workspace(Path(sys.argv[1])), ModelName.parse(sys.argv[2]))
