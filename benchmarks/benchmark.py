@@ -4,7 +4,6 @@ Each figure is a median over repeats; figures that are compared are taken in tur
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -182,8 +181,9 @@ def starting(folder: Path) -> list[Figure]:
     path, command = plates(folder)[2048, 1600], [sys.executable, "-m", "boneage.cli"]
     def run(*arguments): return lambda: subprocess.run([*command, *arguments], check=True, capture_output=True)
     figures = [Figure("`boneage --help`", seconds(run("--help"), 3), "s"), Figure("`boneage assess` of one plate", seconds(run("assess", str(path), "--sex", "F"), 3), "s")]
-    listed = subprocess.run([sys.executable, "-c", f"import sys; sys.argv[1:] = ['assess', {str(path)!r}, '--sex', 'F']\nimport boneage.cli\ntry: boneage.cli.app()\nfinally: print(','.join(m for m in ('fastai', 'pandas', 'matplotlib') if m in sys.modules))"], capture_output=True, text=True)
-    return [*figures, Figure("largest memory of it", peak_memory(resource.RUSAGE_CHILDREN), "GB", note=f"imports of fastai, pandas and matplotlib on the way: {listed.stdout.splitlines()[-1] or 'none'}")]
+    watched = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); sys.argv[1:] = ['assess', {str(path)!r}, '--sex', 'F']\nimport boneage.cli\ntry: boneage.cli.app()\nfinally:\n  found = [m for m in ('fastai', 'pandas', 'matplotlib') if m in sys.modules]; from measure import peak_memory; print(peak_memory(), *found)"
+    memory, *imported = subprocess.run([sys.executable, "-c", watched], capture_output=True, text=True).stdout.splitlines()[-1].split()
+    return [*figures, Figure("largest memory of it", float(memory), "GB", note=f"imports of fastai, pandas and matplotlib on the way: {', '.join(imported) or 'none'}")]
 
 
 def main():

@@ -1,7 +1,6 @@
 "How the benchmarks measure: medians, compared figures in turns, what this computer could do at best"
 import os
 import platform
-import resource
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -41,9 +40,9 @@ def in_turns(*functions, repeats=7) -> list[float]:
     return [statistics.median(times) for times in took]
 
 
-def peak_memory(who=resource.RUSAGE_SELF) -> float:
-    "Largest memory so far, GB; of the largest child with RUSAGE_CHILDREN"
-    return resource.getrusage(who).ru_maxrss / 2**20
+def peak_memory() -> float:
+    "Largest memory of this process so far, GB; not what it was started from had taken"
+    return int(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))) / 2**20
 
 
 def operations(function) -> float:
