@@ -40,7 +40,7 @@ def plates(folder: Path) -> dict[tuple, Path]:
     made = {}
     for shape in ((512, 400), (2048, 1600)):
         made[shape] = folder/f"{shape[0]}.png"
-        write_radiograph(made[shape], make_phantom(2, 3, shape=shape, sex="F", bone_age=120., defects={}).image)
+        if not made[shape].is_file(): write_radiograph(made[shape], make_phantom(2, 3, shape=shape, sex="F", bone_age=120., defects={}).image)
     return made
 
 
@@ -118,7 +118,7 @@ def run_all(step, batches):
     if DEVICE == "cuda": torch.cuda.synchronize()
 
 
-def training(best: dict) -> list[Figure]:
+def training() -> list[Figure]:
     "The training loop fed by the loader against the same steps on tensors that lie ready, in turns; and the loader alone"
     figures = []
     for profile, count in (("smoke", 4096), ("phantom", 512), ("rsna", 48 if DEVICE == "cpu" else 1024)):
@@ -196,7 +196,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         best, tables["What this computer can do at best"] = limits(folder)
-        for title, section in {"From a file to a bone age": partial(stages, folder, best), "From a command to its answer": partial(starting, folder), "Making phantoms": phantoms, "Training": partial(training, best),
+        for title, section in {"From a file to a bone age": partial(stages, folder, best), "From a command to its answer": partial(starting, folder), "Making phantoms": phantoms, "Training": training,
                                "Against a plain loader": partial(against_plain_loader, folder), "Against the co-author's later network": against_recipe,
                                "Growing cohorts": partial(growth, [int(size) for size in chosen.sizes.split(",") if size])}.items():
             tables[title] = section()

@@ -1,7 +1,6 @@
 """Same seed, same numbers? `make determinism` does each stage twice, in two ways, and writes the largest difference to benchmarks/determinism.json, which the site's page on reliability shows."""
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -11,13 +10,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from boneage.assessment import weights_folder
 from boneage.bone_age import ModelName
 from boneage.bone_age_training import fit_bone_age
 from boneage.contrast import Contrast
 from boneage.networks import load_network
 from boneage.phantoms import write_phantoms
 from boneage.preprocessing import in_parallel, measure_plate, register_cohort, write_masks, write_regions
-from boneage.stages import weights_folder
+from boneage.registration import region_matrix
 from boneage.workspace import load_profile
 from measure import machine
 
@@ -47,7 +47,6 @@ def preprocess(plates: Path, folder: Path, workers: int) -> dict[str, str]:
 def fit(folder: Path, device: str = "cpu", threads: int = 1):
     "Fit a small model on made-up regions; its weights, and its predictions in months"
     settings, random = load_profile(PROJECT/"reports"/"profiles"/"smoke.yaml").bone_age, np.random.default_rng(0)
-    from boneage.registration import region_matrix
     images = random.integers(0, 256, (64, *region_matrix("hand", settings.scales["hand"], settings.margin)[1]), np.uint8)
     ages, sexes, split = random.uniform(12, 216, 64), np.where(np.arange(64) % 2, "M", "F"), np.where(np.arange(64) % 4, "train", "validation")
     before = torch.get_num_threads()
@@ -78,8 +77,7 @@ def main():
         one, two = files_of(folder/"phantoms1"), files_of(folder/"phantoms2")
         rows.append(dict(what="24 phantoms, by one process and by two", files=len(one), differing=sum(one[k] != two.get(k) for k in one)))
         one, two = (preprocess(folder/"phantoms1", folder/f"preprocessed{workers}", workers) for workers in (1, 2))
-        named = lambda found: {k: v for k, v in found.items() if k != "ids.csv"}
-        rows.append(dict(what="masks, registration and regions of them, by one thread and by two", files=len(one), differing=sum(named(one)[k] != named(two).get(k) for k in named(one))))
+        rows.append(dict(what="masks, registration and regions of them, by one thread and by two", files=len(one), differing=sum(one[k] != two.get(k) for k in one)))
         first = fit(folder/"a")
         for what, again in (("a fit, twice in one process", fit(folder/"b")), ("a fit, in two processes", in_another_process(folder/"c")), ("a fit, on one thread and on two", fit(folder/"d", threads=2))):
             weights, months = difference(first, again)

@@ -373,7 +373,7 @@ def whole_order(
     return "does not hold" if "does not hold" in found else "holds" if found == {"holds"} else "cannot tell"
 
 # %% ../nbs/53_claims.ipynb #61-53-claims
-GROUP_WORDS = {"regression": "regression", "classification": "classification", "male": "male models", "female": "female models", "both": "models for both sexes", "M": "males", "F": "females"}
+GROUP_WORDS = {"male": "male models", "female": "female models", "both": "models for both sexes", "M": "males", "F": "females"}
 
 
 def claim_words(

@@ -290,7 +290,7 @@ VERDICT_MARKS = {"holds": ("#009E73", "o"), "cannot tell": ("#777777", "D"), "do
 # %% ../nbs/51_figures.ipynb #39c-51-figures
 def claims_figure(
     claims: pd.DataFrame, # claim, difference, low, high (months), n, verdict: `claims.claim_list`
-    fewest: int=10,       # radiographs below which a difference decides nothing: it does not stretch the scale
+    fewest: int,          # radiographs below which a difference decides nothing: it does not stretch the scale
 ) -> Figure:
     "Differences with their intervals, one claim a line"
     measured = claims[claims.low.notna()].reset_index(drop=True)

@@ -313,9 +313,10 @@ class _Keeper(Callback):
         self.began, self.total = time.perf_counter(), 0.0
 
     def after_loss(self):  # gradients are averaged over processes: each counts by its rows
+        if not self.training or self.of == 1: return
         rows, batches = len(self.dls.train.rows), len(self.dls.train)
         batch = rows // batches + (self.iter < rows % batches)
-        if self.training and self.of > 1: self.learn.loss_grad = self.learn.loss_grad * (self.of * len(self.xb[0]) / batch)
+        self.learn.loss_grad = self.learn.loss_grad * (self.of * len(self.xb[0]) / batch)
 
     def after_batch(self):
         if self.training: self.total = self.total + self.learn.loss.detach() * (len(self.xb[0]) / len(self.dls.train.rows))
