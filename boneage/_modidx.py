@@ -757,6 +757,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'boneage/segmentation_training.py'),
                                                'boneage.segmentation_training._PrepareMasks.__call__': ( 'segmentation_training.html#_preparemasks.__call__',
                                                                                                          'boneage/segmentation_training.py'),
+                                               'boneage.segmentation_training.collimate_batch': ( 'segmentation_training.html#collimate_batch',
+                                                                                                  'boneage/segmentation_training.py'),
                                                'boneage.segmentation_training.equal_area_logit': ( 'segmentation_training.html#equal_area_logit',
                                                                                                    'boneage/segmentation_training.py'),
                                                'boneage.segmentation_training.fit_segmentation': ( 'segmentation_training.html#fit_segmentation',
