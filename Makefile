@@ -12,7 +12,7 @@ LESSONS := nbs howto play
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
-.PHONY: help install paper test fuzz crash determinism mutants coverage notebooks lessons export readme site bench bench-against lab clean
+.PHONY: help install paper test fuzz crash determinism mutants coverage notebooks lessons export readme site bench bench-against bench-gpu lab clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -59,6 +59,9 @@ bench: install ## measure the speed of every stage on this computer, and write w
 
 bench-against: install ## measure assessing as it is now against another REVISION, in turns
 	@$(BIN)/python benchmarks/against.py "$(REVISION)"
+
+bench-gpu: install ## measure training on this computer's GPU at the paper's size (about 3 minutes)
+	@$(BIN)/python benchmarks/gpu.py
 
 determinism: install ## do each stage twice and compare the numbers
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/determinism.py

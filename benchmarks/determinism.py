@@ -82,11 +82,6 @@ def main():
         for what, again in (("a fit, twice in one process", fit(folder/"b")), ("a fit, in two processes", in_another_process(folder/"c")), ("a fit, on one thread and on two", fit(folder/"d", threads=2))):
             weights, months = difference(first, again)
             rows.append(dict(what=what, weights=weights, months=months))
-        if torch.cuda.is_available():
-            gpu = fit(folder/"e", "cuda")
-            for what, pair in (("a fit, twice on the GPU", (gpu, fit(folder/"f", "cuda"))), ("a fit, on the CPU and on the GPU", (first, gpu))):
-                weights, months = difference(*pair)
-                rows.append(dict(what=what, weights=weights, months=months))
     (Path(__file__).parent/"determinism.json").write_text(json.dumps(dict(machine=machine(), rows=rows), indent=1) + "\n")
     for row in rows: print(", ".join(f"{k}: {v}" for k, v in row.items()))
 

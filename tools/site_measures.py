@@ -31,20 +31,30 @@ def speed_page() -> str:
     "The page on speed"
     found = read("results")
     if not found: return "Nothing has been measured yet: `make bench` does.\n"
-    parts = ["Medians of several calls; what is compared was measured in turns in the same run, at the same allocator setting. `make bench` measures all of it on your computer.\n", made_on(found["machine"]), WHAT_A_SHARE_IS]
+    parts = ["Medians of several calls; what is compared was measured in turns in the same run, at the same allocator setting. `make bench` measures all of it on your computer.\n", made_on(found["machine"]), WHAT_A_SHARE_IS, *figure_tables(found)]
+    gpu = read("gpu")
+    if gpu: parts += ["\n" + ON_A_GPU, made_on(gpu["machine"]), *figure_tables(gpu)]
+    cuts = read("cuts")
+    if cuts: parts.append(f"\n## What was cut\n\n{CUTS}\n\n" + table(["", "before", "after", "ratio"], [[row["what"], f"{number(row['before'])} {row['unit']}", f"{number(row['after'])} {row['unit']}", f"{row['ratio']:.2f}"] for row in cuts["rows"]], 1) + "\n\n" + made_on(cuts["machine"]))
+    return "\n".join(parts) + "\n"
+
+
+def figure_tables(found: dict) -> list[str]:
+    "A section a table of figures"
+    parts = []
     for title, figures in found["tables"].items():
         shares = any("limit" in figure for figure in figures)
         lines = [[figure["what"], f"{number(figure['value'])} {figure['unit']}"] + [f"{figure['limit']:.0%} of {figure['bound']}" if figure.get("limit") else ""]*shares + [figure.get("note", "")] for figure in figures]
         keep = [n for n in range(len(lines[0])) if n < 2 or any(line[n] for line in lines)]
         heads = ["", "figure"] + ["of the best possible"]*shares + [""]
         parts.append(f"\n## {title}\n\n" + table([heads[n] for n in keep], [[line[n] for n in keep] for line in lines], 1))
-    cuts = read("cuts")
-    if cuts: parts.append(f"\n## What was cut\n\n{CUTS}\n\n" + table(["", "before", "after", "ratio"], [[row["what"], f"{number(row['before'])} {row['unit']}", f"{number(row['after'])} {row['unit']}", f"{row['ratio']:.2f}"] for row in cuts["rows"]], 1) + "\n\n" + made_on(cuts["machine"]))
-    return "\n".join(parts) + "\n"
+    return parts
 
 
 WHAT_A_SHARE_IS = """
 *Of the best possible*: what this computer needs at least for the part that can't be left out (to decode the file, to do the multiplications of the networks' convolutions, to warp the picture), measured in the same run, as a share of what the step takes."""
+
+ON_A_GPU = "What follows was measured on another computer, with a GPU: `make bench-gpu`."
 
 CUTS = "The code before and after, in turns in one run: `make bench-against REVISION=…` does it with any two revisions."
 
@@ -85,13 +95,13 @@ def crashes() -> str:
 
 def determinism() -> str:
     "The same numbers twice"
-    found = read("determinism")
+    found, gpu = read("determinism"), read("gpu")
     if not found: return ""
     def same(row):
         if "files" in row: return [row["what"], f"{row['differing']} of {row['files']} files differ"]
         return [row["what"], "the same to the last bit" if row["weights"] == row["months"] == 0 else f"weights differ by at most {row['weights']:.1g}, predictions by {row['months']:.1g} months"]
     return ("## The same numbers twice\n\n`make determinism`. The seed fixes a run on one kind of computer and number of threads. With another number of threads sums are added in another order, and a fit goes a slightly different way, "
-            "by the months in the table. A GPU adds in another order as well; it is in the table where one was at hand.\n\n" + table(["", ""], [same(row) for row in found["rows"]], 2) + "\n\n" + made_on(found["machine"]))
+            "by the months in the table. A GPU adds in another order as well.\n\n" + table(["", ""], [same(row) for row in found["rows"]], 2) + "\n\n" + made_on(found["machine"]) + (f"\n\nOn a GPU (`make bench-gpu`):\n\n{table(['', ''], [same(row) for row in gpu['determinism']], 2)}\n\n{made_on(gpu['machine'])}" if gpu else ""))
 
 
 def mutants() -> str:
