@@ -89,7 +89,7 @@ def hard_jaccard(
 SEGMENTATION_AUGMENTATION = Augmentation(rotation=20, turned=0.15, zoom=0.15, shift=0.08, mirror=0.5, gamma=0.3, exposure=0.2, invert=0.12)
 TRIMMED = 0.3     # of the plates in a fit with close looks
 COLLIMATED = 0.3  # of them as well
-CLOSE_AUGMENTATION = Augmentation(rotation=20, turned=0.5, zoom=0.2, shift=0.08, mirror=0.5, gamma=0.35, levels=0.15, exposure=0.2, invert=0.15)
+CLOSE_AUGMENTATION = Augmentation(rotation=20, turned=0.35, zoom=0.2, shift=0.08, mirror=0.5, gamma=0.35, exposure=0.2, invert=0.15)
 
 # %% ../nbs/41_segmentation_training.ipynb #25b-41-segmentation-training
 def look_matrices(
