@@ -744,6 +744,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'boneage.segmentation.segment': ('segmentation.html#segment', 'boneage/segmentation.py'),
                                       'boneage.segmentation.segmentation_input': ( 'segmentation.html#segmentation_input',
                                                                                    'boneage/segmentation.py'),
+                                      'boneage.segmentation.without_rim': ('segmentation.html#without_rim', 'boneage/segmentation.py'),
                                       'boneage.segmentation.without_spurs': ('segmentation.html#without_spurs', 'boneage/segmentation.py')},
             'boneage.segmentation_training': { 'boneage.segmentation_training.SegmentationLoss': ( 'segmentation_training.html#segmentationloss',
                                                                                                    'boneage/segmentation_training.py'),
