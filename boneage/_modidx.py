@@ -611,6 +611,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'boneage.release.fit_all': ('release.html#fit_all', 'boneage/release.py'),
                                  'boneage.release.fit_base': ('release.html#fit_base', 'boneage/release.py'),
                                  'boneage.release.fit_detector': ('release.html#fit_detector', 'boneage/release.py'),
+                                 'boneage.release.fit_masks': ('release.html#fit_masks', 'boneage/release.py'),
                                  'boneage.release.fold_assessors': ('release.html#fold_assessors', 'boneage/release.py'),
                                  'boneage.release.fold_of': ('release.html#fold_of', 'boneage/release.py'),
                                  'boneage.release.frame_distance': ('release.html#frame_distance', 'boneage/release.py'),

@@ -54,6 +54,7 @@ class SegmentationSettings:
     rounds: int = 3               # train, predict, curate, grow
     epochs: int = 4               # in each round, at least
     shown: int = 5000             # radiographs shown in each round, at least: the fewer masks there are, the more often is each seen
+    last_shown: int = 0           # shown to each network that a release fits on what mining has believed; 0: as in a round
     labelled_share: float = 0.4   # of what is shown in a round, at least, are masks labelled by hand
     batch_size: int = 8
     learning_rate: float = 3e-3
