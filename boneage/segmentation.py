@@ -58,7 +58,7 @@ def largest_component(
     return filled.view(bool)
 
 # %% ../nbs/10_segmentation.ipynb #18b-10-segmentation
-SPUR = 0.012  # radius of the disc that must fit into a hand everywhere, share of the square root of its area
+SPUR = 0.028  # radius of the disc that must fit into a hand everywhere, share of the square root of its area
 
 # %% ../nbs/10_segmentation.ipynb #18c-10-segmentation
 def without_spurs(
