@@ -4,6 +4,7 @@ The readers, the files they start from and what they may answer are those of tes
 A finding is an answer that the test doesn't allow, more than 10 s or more than 2 GB. Its file, with what happened, is in build/guided/<reader>/ beside the files that reached something new, from which the next run goes on."""
 import argparse
 import copy
+import faulthandler
 import importlib.metadata
 import importlib.util
 import json
@@ -12,6 +13,7 @@ import random
 import re
 import resource
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -95,7 +97,7 @@ def reads(asked, path: Path, kept: Path):
     return read
 
 
-def hunt(name: str, runs: int, limit: int):
+def hunt(name: str, kept: Path, runs: int, limit: int):
     "Never returns: libFuzzer ends the process"
     import atheris
     atheris.enabled_hooks.add("str")
@@ -105,56 +107,60 @@ def hunt(name: str, runs: int, limit: int):
         import test_fuzz
         import torch
         torch.set_num_threads(1), cv2.setNumThreads(0)
-        asked, kept, folder = test_fuzz.READERS[name], folder_of(name), Path("read").absolute()
+        asked, folder = test_fuzz.READERS[name], Path("read").absolute()
         for part in (folder, Path("seeds"), kept/"corpus"): part.mkdir(parents=True, exist_ok=True)
         for number, files in enumerate(seeds(asked, test_fuzz.write_saved(Path("saved")))):
             (Path("seeds")/str(number)).write_bytes(files.pop(asked.name))
             for other, content in files.items(): (folder/other).write_bytes(content)
         memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10) + (test_fuzz.MEMORY >> 20)
-        options = [f"-runs={runs}", f"-max_total_time={limit}", f"-max_len={LONGEST}", f"-timeout={test_fuzz.SECONDS}", f"-rss_limit_mb={memory}", f"-artifact_prefix={kept}/", "-print_final_stats=1", "-seed=1"]
+        options = [f"-runs={runs}", f"-max_total_time={limit}", f"-max_len={LONGEST}", "-timeout=0", "-handle_alrm=0", f"-rss_limit_mb={memory}", f"-artifact_prefix={kept}/", "-print_final_stats=1", "-seed=1"]
         atheris.Setup([sys.argv[0], *options, str(kept/"corpus"), "seeds"], reads(asked, folder/asked.name, kept), custom_mutator=changed)
+        faulthandler.register(signal.SIGALRM, chain=True)  # the alarm that the test sets tells where the file hangs and ends the process, in native code as well
         atheris.Fuzz()
 
 
 # ------------------------------------------------------------------ all of them
 
-def attempt(name: str, runs: int, limit: int) -> dict:
-    "A reader's row: files, seconds, branches reached by the files it started from and at the end, findings"
+def attempt(name: str, path: str, runs: int, limit: int) -> dict:
+    "A reader's row: files, seconds, branches reached by the files it started from and at the end, findings; `path` is the name of its file"
     kept, began = folder_of(name), time.monotonic()
     kept.mkdir(parents=True, exist_ok=True)
-    for old in [path for path in kept.iterdir() if path.is_file()]: old.unlink()
+    for old in [each for each in kept.iterdir() if each.is_file()]: old.unlink()
     with tempfile.TemporaryDirectory() as folder, (kept/"log").open("wb") as log:
-        code = subprocess.run([sys.executable, "-W", "ignore", __file__, "--reader", name, "--runs", str(runs), "--seconds", str(limit)], cwd=folder, stdout=log, stderr=log,
-                              env=os.environ | {"OPENCV_LOG_LEVEL": "OFF", "OMP_NUM_THREADS": "1"}).returncode
+        command = [sys.executable, "-W", "ignore", __file__, "--reader", name, "--kept", str(kept), "--runs", str(runs), "--seconds", str(limit)]
+        code = subprocess.run(command, cwd=folder, stdout=log, stderr=log, env=os.environ | {"OPENCV_LOG_LEVEL": "OFF", "OMP_NUM_THREADS": "1"}).returncode
+        if code and (last := Path(folder)/"read"/path).is_file(): shutil.copy(last, kept/("found-slow" if code == -signal.SIGALRM else "found-end"))
     told = (kept/"log").read_text(errors="replace")
     edges = [int(number) for number in re.findall(r"^#\d+\s+\w+\s+cov: (\d+)", told, re.M)]
     number = {key: int(value) for key, value in re.findall(r"^stat::(\w+):\s+(\d+)", told, re.M)}
-    found = sorted(path.name for path in kept.iterdir() if path.is_file() and path.suffix != ".txt" and path.name != "log")
-    if code and not found: found = [f"ended with {code}, see log"]
-    return dict(reader=name, inputs=number.get("number_of_executed_units", 0), seconds=round(time.monotonic() - began), started=edges[0] if edges else 0, edges=edges[-1] if edges else 0,
+    found = sorted(each.name for each in kept.glob("found-*") if each.suffix != ".txt") or ["log"] * bool(code)
+    return dict(reader=name, inputs=number.get("number_of_executed_units", 0), seconds=round(time.monotonic() - began), before=edges[0] if edges else 0, reached=edges[-1] if edges else 0,
                 slowest=number.get("slowest_unit_time_sec", 0), memory=round(number.get("peak_rss_mb", 0) / 1024, 2), findings=found)
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("readers", nargs="*", help="only these; all when none is named")
+    options.add_argument("readers", nargs="*", help="only these, whose rows are written anew; all when none is named")
     options.add_argument("--runs", type=int, default=20_000, help="files for each reader")
     options.add_argument("--seconds", type=int, default=3600, help="for each reader, at most")
     options.add_argument("--anew", action="store_true", help="start from the test's files alone, not from what earlier runs kept")
     options.add_argument("--reader", help=argparse.SUPPRESS)
+    options.add_argument("--kept", type=Path, help=argparse.SUPPRESS)
     asked = options.parse_args()
     if not importlib.util.find_spec("atheris"): sys.exit(MISSING)
-    if asked.reader: hunt(asked.reader, asked.runs, asked.seconds)
+    if asked.reader: hunt(asked.reader, asked.kept, asked.runs, asked.seconds)
     sys.path[:0] = [str(PROJECT), str(PROJECT/"tests"), str(PROJECT/"benchmarks")]
     from measure import machine
     from test_fuzz import READERS
     if asked.anew: shutil.rmtree(KEPT, ignore_errors=True)
+    before = {row["reader"]: row for row in json.loads(OUT.read_text())["rows"]} if OUT.is_file() else {}
     rows = []
     for name in READERS:
         if name in WITHOUT or asked.readers and name not in asked.readers: continue
-        rows.append(row := attempt(name, asked.runs, asked.seconds))
-        print(f"{name:26}{row['inputs']:7,} files{row['seconds']:5} s{row['started']:6} → {row['edges']:5} branches  {', '.join(row['findings'])}", flush=True)
-    if not asked.readers: OUT.write_text(json.dumps(dict(machine=machine(), atheris=importlib.metadata.version("atheris"), rows=rows), indent=1) + "\n")
+        rows.append(row := attempt(name, READERS[name].name, asked.runs, asked.seconds))
+        print(f"{name:26}{row['inputs']:7,} files{row['seconds']:5} s{row['before']:6} → {row['reached']:5} branches  {', '.join(row['findings'])}", flush=True)
+        before[name] = row
+        OUT.write_text(json.dumps(dict(machine=machine(), atheris=importlib.metadata.version("atheris"), rows=[before[n] for n in READERS if n in before]), indent=1) + "\n")
     if any(row["findings"] for row in rows): sys.exit(f"What was found is in {KEPT.relative_to(PROJECT)}.")
 
 
