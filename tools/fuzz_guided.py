@@ -152,11 +152,11 @@ def main():
     sys.path[:0] = [str(PROJECT), str(PROJECT/"tests"), str(PROJECT/"benchmarks")]
     from measure import machine
     from test_fuzz import READERS
-    if asked.anew: shutil.rmtree(KEPT, ignore_errors=True)
     before = {row["reader"]: row for row in json.loads(OUT.read_text())["rows"]} if OUT.is_file() else {}
     rows = []
     for name in READERS:
         if name in WITHOUT or asked.readers and name not in asked.readers: continue
+        if asked.anew: shutil.rmtree(folder_of(name), ignore_errors=True)
         rows.append(row := attempt(name, READERS[name].name, asked.runs, asked.seconds))
         print(f"{name:26}{row['inputs']:7,} files{row['seconds']:5} s{row['before']:6} → {row['reached']:5} branches  {', '.join(row['findings'])}", flush=True)
         before[name] = row
