@@ -52,3 +52,12 @@ def test_a_short_run(tmp_path, monkeypatch):
     row = fuzz_guided.attempt("verdicts", "verdicts.csv", 300, 30)
     assert row["inputs"] >= 300 and row["reached"] >= row["before"] > 5 and row["findings"] == []
     assert [*(tmp_path/"verdicts"/"corpus").iterdir()]
+
+
+def test_page_shows_a_row_for_each_reader_and_counts_findings(monkeypatch):
+    import site_measures
+    row = dict(inputs=1000, seconds=5, before=10, reached=12)
+    rows = [row | dict(reader="PNG", findings=[]), row | dict(reader="DICOM", findings=["found-end"])]
+    monkeypatch.setattr(site_measures, "read", lambda name: dict(machine={}, atheris="3.0.0", rows=rows))
+    page = site_measures.guided()
+    assert "Of 2,000 files some are findings, 1 in all" in page and "| DICOM | 1,000 | 5 | 10 | 12 | 1 |" in page

@@ -84,9 +84,9 @@ def guided() -> str:
     if not found: return ""
     lines = [[row["reader"], *(f"{row[key]:,}" for key in ("inputs", "seconds", "before", "reached")), str(len(row["findings"]))] for row in found["rows"]]
     total, findings = (sum(count) for count in zip(*((row["inputs"], len(row["findings"])) for row in found["rows"])))
-    verdict = "each was read or refused with a sentence of our own, in time" if not findings else f"{findings} findings"
+    verdict = "each was read or refused with a sentence of our own, in at most 10 s and 2 GB" if not findings else f"some are findings, {findings} in all"
     return (f"## Files made by what those before them reached\n\n`make fuzz-guided`. The same readers, and the same promises. Here libFuzzer, through atheris {found['atheris']}, changes a file, and goes on from it where it reached a branch of the library, of pydicom or of PyYAML that none before it had. "
-            f"{total:,} files: {verdict}. Branches are counted in Python alone, and of the library only those that a reader comes to; *before* are those of the files it starts from. ONNX Runtime, which is not Python, is left to the files above.\n\n"
+            f"Of {total:,} files {verdict}. Branches are counted in Python alone, and of the library only those that a reader comes to; *before* are those of the files it starts from. ONNX Runtime, which is not Python, is left to the files above.\n\n"
             + table(["reader", "files", "seconds", "branches before", "branches reached", "findings"], lines, 1) + "\n\n" + made_on(found["machine"]))
 
 
