@@ -3,6 +3,7 @@ PYTHON ?= python3
 PROFILE ?= phantom
 WORKERS ?= 2
 INPUTS ?= 20000
+RUNS ?= 20000
 KILLS ?= 120
 
 BIN := .venv/bin
@@ -12,7 +13,7 @@ LESSONS := nbs howto play
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
-.PHONY: help install paper test fuzz crash determinism mutants coverage notebooks lessons export readme site bench bench-against bench-gpu lab clean
+.PHONY: help install paper test fuzz fuzz-guided crash determinism mutants coverage notebooks lessons export readme site bench bench-against bench-gpu lab clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -29,6 +30,9 @@ test: notebooks ## every check: the notebooks' own, then tests/
 
 fuzz: install ## show the readers INPUTS damaged and invented files (20000), others each time
 	@FUZZ_INPUTS="$(INPUTS)" FUZZ_OUT=benchmarks/fuzz.json $(BIN)/python -m pytest -q -s tests/test_fuzz.py
+
+fuzz-guided: install ## show each reader RUNS files (20000) made by what those before them reached: benchmarks/guided.json (needs atheris, on Linux)
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/fuzz_guided.py --runs "$(RUNS)"
 
 crash: install ## kill six stages KILLS times (120) and before each step of two, fill their disk, and note in benchmarks/crash.json what came of it
 	@CRASH_KILLS="$(KILLS)" CRASH_RESULTS=benchmarks/crash.json OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/test_crash.py

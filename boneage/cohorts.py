@@ -40,12 +40,14 @@ def report(
     sentences:list[str],     # what is wrong
     problems:list|None,      # appended to; None raises
 ):
-    "Append sentences to `problems`, or raise them as a `CohortError`"
+    "Append sentences to `problems`, or raise the first of them, ten at most and few where they are long, as a `CohortError`"
     sentences = [in_brief(sentence, 500) for sentence in sentences]
     if problems is not None: problems.extend(sentences)
     elif sentences:
-        rest = f"\n… and {len(sentences) - 10:,} more" if len(sentences) > 10 else ""
-        raise CohortError("\n".join(sentences[:10]) + rest)
+        shown = sentences[:10]
+        while len(shown) > 1 and len("\n".join(shown)) > 1400: shown.pop()
+        rest = f"\n… and {len(sentences) - len(shown):,} more" if len(sentences) > len(shown) else ""
+        raise CohortError("\n".join(shown) + rest)
 
 # %% ../nbs/30_cohorts.ipynb #11-30-cohorts
 def read_text(

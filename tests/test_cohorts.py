@@ -336,6 +336,12 @@ def test_limits(tmp_path):
     assert abs(few.split.isna().sum() - 20*40/56) <= 1
 
 
+def test_few_of_many_long_sentences_are_told(tmp_path):
+    rows = "".join(f"{i},{'9' * 600},\n" for i in range(30))
+    with pytest.raises(CohortError, match=r"and 2\d more$") as error: read_labels(write(tmp_path/"train.csv", "id,boneage,male\n" + rows))
+    assert len(str(error.value)) < 1500 and str(error.value).count("\n") > 1
+
+
 # ------------------------------------------------------------------ stages
 
 def test_stages_cover_every_age_once():

@@ -50,8 +50,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 # ------------------------------------------------------------------ damage
 
-NUMBERS = st.sampled_from([0, 1, -1, 2, 7, 255, 4096, 65_536, 10**6, 2**31, 2**63, 10**30, -10**12, 0.5, -0.1, 1e-9, 1e9, 1e308, float("nan"), float("inf")])
-WORDS = st.sampled_from(["", " ", "F", "M", "male", "nan", "1e999", "-3", "0x10", "1.5,2", "../../x", "\ud800", "\0", "{value}", "id", "\n", "é", "‮", "a" * 5000, "UNet"]) | st.text(max_size=8)
+ODD_NUMBERS = [0, 1, -1, 2, 7, 255, 4096, 65_536, 10**6, 2**31, 2**63, 10**30, -10**12, 0.5, -0.1, 1e-9, 1e9, 1e308, float("nan"), float("inf")]
+ODD_WORDS = ["", " ", "F", "M", "male", "nan", "1e999", "-3", "0x10", "1.5,2", "../../x", "\ud800", "\0", "{value}", "id", "\n", "é", "‮", "a" * 5000, "UNet"]
+NUMBERS, WORDS = st.sampled_from(ODD_NUMBERS), st.sampled_from(ODD_WORDS) | st.text(max_size=8)
 ANYTHING = st.recursive(st.none() | st.booleans() | NUMBERS | st.integers() | st.floats() | WORDS,
                         lambda parts: st.lists(parts, max_size=4) | st.dictionaries(WORDS, parts, max_size=3), max_leaves=6)
 FOREIGN = [b"[" * 100_000, b'{"shapes":' * 100_000, b"1" * 10_000, b'{"format": ' + b"9" * 10_000 + b"}", b"", b"\0", b"null", b"[]", b"{}", b"\xff\xfe{}", b"\xef\xbb\xbf{}"]
@@ -203,14 +204,16 @@ POINTS = [["id", *POINT_COLUMNS], ["1", *"123456"], ["2", *["" for _ in POINT_CO
 THEIRS = [["id", "middle_finger4_x", "middle_finger4_y", "middle_tip_x", "capitate_x", "thumb4_y"], ["1", "2", "3", "4", "5", "6"]]
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory) -> Path:
+def write_saved(folder: Path) -> Path:
     "Small networks, a checkpoint and candidates as the library writes them"
-    folder = tmp_path_factory.mktemp("saved")
     write_tiny_models(folder)
     write_checkpoint(folder/"fit.safetensors", Checkpoint(2, nn.Linear(2, 3).state_dict(), {}, [{"loss": 1.0}], {"data": "x"}))
     write_candidates(folder/"waiting.npz", [MaskCandidate("1", as_bits(PLATE, 8), DISC, 0.5)])
     return folder
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path: return write_saved(tmp_path_factory.mktemp("saved"))
 
 
 def onnx_bytes() -> bytes:
@@ -312,6 +315,11 @@ def bounded():
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
+def files_for(asked: Reader, saved: Path):
+    "What a reader is shown: name → contents"
+    return st.fixed_dictionaries({asked.name: asked.contents(saved)} | {other: made(saved) for other, made in asked.beside.items()})
+
+
 def check(asked: Reader, path: Path) -> str:
     "Read a file; whether it was read or refused"
     signal.alarm(SECONDS)
@@ -332,7 +340,7 @@ def check(asked: Reader, path: Path) -> str:
 def test_reader_gives_what_it_promises_or_says_why_not(name, saved, tmp_path, tally, bounded):
     asked, random = READERS[name], "FUZZ_INPUTS" in os.environ
     if name == "ONNX": pytest.importorskip("onnxruntime")
-    files = st.fixed_dictionaries({asked.name: asked.contents(saved)} | {other: made(saved) for other, made in asked.beside.items()})
+    files = files_for(asked, saved)
     told, slowest = Counter(), [0.0]
     tally[name] = told, 0.0
 

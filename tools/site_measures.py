@@ -62,7 +62,7 @@ CUTS = "The code before and after, in turns in one run: `make bench-against REVI
 def reliability_page() -> str:
     "The page on reliability"
     parts = ["What was done to break the library, and what came of it. Each table is written by the command that stands above it, which anyone can run; the tests run a small part of each.\n"]
-    for section in (fuzzing, crashes, determinism, mutants, coverage):
+    for section in (fuzzing, guided, crashes, determinism, mutants, coverage):
         text = section()
         if text: parts.append(text)
     return "\n\n".join(parts) + "\n"
@@ -76,6 +76,18 @@ def fuzzing() -> str:
     total = sum(row["inputs"] for row in found["rows"])
     return (f"## Damaged and invented files\n\n`make fuzz`. {total:,} files, mutated or made up by hypothesis, went through every reader in {found['seconds']:.0f} s: each was read or refused with a sentence of our own; "
             f"none hung, none left a traceback, and no more than {found['memory']:.2f} GB was taken.\n\n" + table(["reader", "files", "read", "refused in a sentence"], lines, 1) + "\n\n" + made_on(found["machine"]))
+
+
+def guided() -> str:
+    "Files made by what those before them reached"
+    found = read("guided")
+    if not found: return ""
+    lines = [[row["reader"], *(f"{row[key]:,}" for key in ("inputs", "seconds", "before", "reached")), str(len(row["findings"]))] for row in found["rows"]]
+    total, findings = (sum(count) for count in zip(*((row["inputs"], len(row["findings"])) for row in found["rows"])))
+    verdict = "each was read or refused with a sentence of our own, in at most 10 s and 2 GB" if not findings else f"some are findings, {findings} in all"
+    return (f"## Files made by what those before them reached\n\n`make fuzz-guided`. The same readers, and the same promises. Here libFuzzer, through atheris {found['atheris']}, changes a file, and goes on from it where it reached a branch of the library, of pydicom or of PyYAML that none before it had. "
+            f"Of {total:,} files {verdict}. Branches are counted in Python alone, and of the library only those that a reader comes to; *before* are those of the files it starts from. ONNX Runtime, which is not Python, is left to the files above.\n\n"
+            + table(["reader", "files", "seconds", "branches before", "branches reached", "findings"], lines, 1) + "\n\n" + made_on(found["machine"]))
 
 
 def crashes() -> str:
