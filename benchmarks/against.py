@@ -25,6 +25,20 @@ for _ in range(7):
     began = time.perf_counter(); assessor.assess(sys.argv[1], sex="F"); took.append(time.perf_counter() - began)
 print(sorted(took)[3])"""
 
+LOADING = """import sys, time
+import numpy as np
+from boneage.bone_age_training import _PrepareRegions
+from boneage.training import ArrayLoader, Augmentation
+height, width, count = map(int, sys.argv[1:])
+images = np.random.default_rng(0).integers(0, 256, (count, height*106//100, width*106//100), np.uint8)
+loader = ArrayLoader((images, np.ones(count, np.float32)), _PrepareRegions((height, width), Augmentation(5, .05, .05, gamma=.2)), 16, True)
+took = []
+for _ in range(8):
+    began = time.perf_counter()
+    for _ in loader: pass
+    took.append(time.perf_counter() - began)
+print(count / sorted(took[1:])[3])"""
+
 
 def commands(plate: Path, folder: Path) -> dict[str, list[str]]:
     "What a user waits for"
@@ -49,6 +63,10 @@ def main(revision: str):
             pairs = [(float(run(old, ["-c", WARM, str(plate)])), float(run(PROJECT, ["-c", WARM, str(plate)]))) for _ in range(3)]
             before, after = np.median(pairs, axis=0)
             rows.append(dict(what="assessing one plate of 2048×1600, networks loaded", before=1e3*before, after=1e3*after, unit="ms", ratio=before/after))
+            for size in ((125, 94, 2048), (500, 375, 128)):
+                pairs = [[float(run(tree, ["-c", LOADING, *map(str, size)])) for tree in (old, PROJECT)] for _ in range(3)]
+                before, after = np.median(pairs, axis=0)
+                rows.append(dict(what=f"batches for training, {size[0]}×{size[1]}", before=before, after=after, unit="images/s", ratio=after/before))
         finally: subprocess.run(["git", "worktree", "remove", "--force", old], cwd=PROJECT, check=True)
     described = subprocess.run(["git", "rev-parse", "--short", revision], cwd=PROJECT, capture_output=True, text=True).stdout.strip()
     (Path(__file__).parent/"cuts.json").write_text(json.dumps(dict(machine=machine(), before=described, rows=rows), indent=1) + "\n")
