@@ -196,9 +196,13 @@ class ArrayLoader:
         generator = torch.Generator().manual_seed(seed)
         order = np.random.default_rng(seed).permutation(self.rows) if self.shuffle else self.rows
         batches = np.array_split(order, len(self))
-        for tensors in self._read(batches) if self.resident is None else self._pick(batches):
-            images, target = self.prepare(*tensors, generator)
-            yield part_of_batch(images, *self.part), part_of_batch(target, *self.part)
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # OpenCV's would wait for those of PyTorch, which go on spinning for a while
+        try:
+            for tensors in self._read(batches) if self.resident is None else self._pick(batches):
+                images, target = self.prepare(*tensors, generator)
+                yield part_of_batch(images, *self.part), part_of_batch(target, *self.part)
+        finally: cv2.setNumThreads(threads)
 
     def _pick(self, batches):
         "The rows of each batch, from where they are resident"
