@@ -60,12 +60,11 @@ def main(revision: str):
             for what, arguments in commands(plate, folder).items():
                 before, after = in_turns(lambda: run(old, arguments), lambda: run(PROJECT, arguments), repeats=3)
                 rows.append(dict(what=what, before=before, after=after, unit="s", ratio=before/after))
-            pairs = [(float(run(old, ["-c", WARM, str(plate)])), float(run(PROJECT, ["-c", WARM, str(plate)]))) for _ in range(3)]
-            before, after = np.median(pairs, axis=0)
+            def both(code, *arguments): return np.median([[float(run(tree, ["-c", code, *map(str, arguments)])) for tree in (old, PROJECT)] for _ in range(3)], axis=0)
+            before, after = both(WARM, plate)
             rows.append(dict(what="assessing one plate of 2048×1600, networks loaded", before=1e3*before, after=1e3*after, unit="ms", ratio=before/after))
             for size in ((125, 94, 2048), (500, 375, 128)):
-                pairs = [[float(run(tree, ["-c", LOADING, *map(str, size)])) for tree in (old, PROJECT)] for _ in range(3)]
-                before, after = np.median(pairs, axis=0)
+                before, after = both(LOADING, *size)
                 rows.append(dict(what=f"batches for training, {size[0]}×{size[1]}", before=before, after=after, unit="images/s", ratio=after/before))
         finally: subprocess.run(["git", "worktree", "remove", "--force", old], cwd=PROJECT, check=True)
     described = subprocess.run(["git", "rev-parse", "--short", revision], cwd=PROJECT, capture_output=True, text=True).stdout.strip()

@@ -90,14 +90,14 @@ def phantoms() -> list[Figure]:
     return [Figure(f"phantoms of {h}×{w}", 1/took, "images/s and core") for (h, w), took in made.items()]
 
 
-def training_arrays(profile: str, count: int):
-    "A model's loader on region arrays, its network and settings, at a profile's sizes"
+def training_arrays(profile: str, count: int, name=ModelName("registered", "hand", "both", "regression"), batch: int|None = None):
+    "A model's loader on made-up region arrays, its network and configuration, at a profile's sizes; batches as there, or of another size"
     settings = load_profile(PROJECT/"reports"/"profiles"/f"{profile}.yaml").bone_age
-    config, random = bone_age_config(ModelName("registered", "hand", "both", "regression"), settings), np.random.default_rng(0)
-    stored = region_matrix("hand", settings.scales["hand"], settings.margin)[1]
+    config, random = bone_age_config(name, settings), np.random.default_rng(0)
+    stored = region_matrix(name.region, settings.scales[name.region], settings.margin)[1]
     arrays = random.integers(0, 256, (count, *stored), np.uint8), random.uniform(12, 216, count).astype(np.float32)
     augmentation = Augmentation(settings.rotation, settings.zoom, settings.shift, gamma=settings.gamma)
-    return ArrayLoader(arrays, _PrepareRegions(config["shape"], augmentation), settings.batch_size, True, device=DEVICE), fresh_network(config, 0), config
+    return ArrayLoader(arrays, _PrepareRegions(config["shape"], augmentation), batch or settings.batch_size, True, device=DEVICE), fresh_network(config, 0), config
 
 
 def training_step(network, kind=torch.bfloat16):

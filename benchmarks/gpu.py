@@ -13,11 +13,9 @@ import torch
 from torch import nn
 
 from boneage.bone_age import grid
-from boneage.bone_age_training import _PrepareRegions, bone_age_config
-from boneage.registration import region_matrix
-from boneage.training import ArrayLoader, Augmentation, Schedule, fit, fresh_network
+from boneage.training import ArrayLoader, Schedule, fit
 from boneage.workspace import load_profile
-from benchmark import against_recipe, run_all, training_step
+from benchmark import against_recipe, run_all, training_arrays, training_step
 from determinism import difference
 from determinism import fit as fit_small
 from measure import Figure, in_turns, machine, rows
@@ -25,14 +23,6 @@ from measure import Figure, in_turns, machine, rows
 SETTINGS = load_profile(Path(__file__).resolve().parent.parent/"reports"/"profiles"/"rsna.yaml").bone_age
 BATCH = 64  # images; the profile's own, the recipe's, leave such a GPU half idle
 RADIOGRAPHS = {"male": 6287, "female": 5313, "both": 11600}  # to train on, as the sexes are in the RSNA's set
-
-
-def made(name, count: int, batch: int):
-    "A model's network and its loader of made-up regions at the paper's size"
-    stored, config, random = region_matrix(name.region, SETTINGS.scales[name.region], SETTINGS.margin)[1], bone_age_config(name, SETTINGS), np.random.default_rng(0)
-    arrays = random.integers(0, 256, (count, *stored), np.uint8), random.uniform(12, 216, count).astype(np.float32)
-    augmentation = Augmentation(SETTINGS.rotation, SETTINGS.zoom, SETTINGS.shift, gamma=SETTINGS.gamma)
-    return fresh_network(config, 0), ArrayLoader(arrays, _PrepareRegions(config["shape"], augmentation), batch, True, device="cuda"), config
 
 
 def read_each_time(loader: ArrayLoader) -> ArrayLoader:
@@ -46,7 +36,7 @@ def loading() -> list[Figure]:
     "The training loop fed by the loader against the same steps on tensors that lie ready, in turns"
     figures = []
     for batch, count in ((SETTINGS.batch_size, 512), (BATCH, 2048)):
-        network, loader, config = made(next(iter(grid())), count, batch)
+        loader, network, config = training_arrays("rsna", count, next(iter(grid())), batch)
         step, ready, size = training_step(network), list(loader), "×".join(map(str, config["shape"]))
         def alone(batches): return lambda: ([None for _ in batches], torch.cuda.synchronize())
         slow = read_each_time(loader)
@@ -60,7 +50,7 @@ def loading() -> list[Figure]:
 
 def minutes_of(name, batch: int, count: int, folder: Path) -> tuple[float, float]:
     "Minutes that a model of the paper's size takes for all its epochs on 11,600 radiographs, and images a second; from a fit of two epochs on few, whose second is timed"
-    network, loader, _ = made(name, count, batch)
+    loader, network, _ = training_arrays("rsna", count, name, batch)
     began = time.perf_counter()
     history = fit(network, loader, None, nn.L1Loss(), Schedule(2, SETTINGS.learning_rate, SETTINGS.weight_decay), folder/f"{name}-{batch}.safetensors")
     between = (time.perf_counter() - began - history.seconds.sum())/2  # checkpoints, mostly
