@@ -70,8 +70,8 @@ def map_pixels_off(
     return pixels_off(expected_place(maps.exp()), target)
 
 # %% ../nbs/43_keypoint_training.ipynb #10-43-keypoint-training
-FIRST_LOOK = Augmentation(rotation=180, zoom=0.15, shift=0.06, mirror=0.5, gamma=0.2, levels=0.15)
-NEXT_LOOK = Augmentation(rotation=15, zoom=0.12, shift=0.05, gamma=0.2, levels=0.15)
+FIRST_LOOK = Augmentation(rotation=180, zoom=0.15, shift=0.06, mirror=0.5, gamma=0.2, levels=0.25, fewest=2)
+NEXT_LOOK = Augmentation(rotation=15, zoom=0.12, shift=0.05, gamma=0.2, levels=0.25, fewest=2)
 
 # %% ../nbs/43_keypoint_training.ipynb #11-43-keypoint-training
 def poses(

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FOLDS', 'PAPER_DETECTOR', 'TERMS', 'KINDS', 'fold_of', 'MaskData', 'fit_base', 'mine_masks', 'fit_masks',
-           'cross_fit_masks', 'PointData', 'fit_detector', 'cross_fit_key_points', 'mask_errors', 'plate_variants',
-           'frame_distance', 'bad_plates', 'jaccard_words', 'point_shares', 'point_words', 'frame_words', 'fit_all',
-           'publish_weights', 'fold_assessors', 'assess_unseen', 'said_of_the_plate', 'variant_distances',
-           'variant_words', 'warning_words', 'verdict_words', 'authors_masks']
+           'cross_fit_masks', 'believed_points', 'PointData', 'fit_detector', 'cross_fit_key_points', 'mask_errors',
+           'plate_variants', 'frame_distance', 'bad_plates', 'jaccard_words', 'point_shares', 'point_words',
+           'frame_words', 'fit_all', 'publish_weights', 'fold_assessors', 'assess_unseen', 'said_of_the_plate',
+           'variant_distances', 'variant_words', 'warning_words', 'verdict_words', 'authors_masks']
 
 # %% ../nbs/62_release.ipynb #02-62-release
 import hashlib
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from .annotations import POINT_COLUMNS, read_mask_folder
-from .assessment import Assessor, load_assessor
+from .assessment import DOUBTFUL, Assessor, load_assessor
 from .evaluation import key_point_errors
 from .geometry import mirror, rotation, scaling, transform, translation, warp
 from .keypoint_training import fit_key_points
@@ -114,12 +114,28 @@ def cross_fit_masks(
     workspace.write_table("crossfit-masks", masks)
     return masks
 
+# %% ../nbs/62_release.ipynb #13a-62-release
+def believed_points(
+    workspace:Workspace,
+    found:pd.DataFrame,  # of `cross_fit_key_points`
+) -> pd.DataFrame:       # annotations whose origin is "found"
+    "The points of plates whose registration nobody would be warned of"
+    sure = found[(found.confidence >= DOUBTFUL[0]) & (found.agreement <= DOUBTFUL[1]) & found[list(POINT_COLUMNS)].notna().all(axis=1)]
+    return workspace.read_table("cohort")[["id", "path"]].merge(sure[["id", *POINT_COLUMNS]], on="id").assign(origin="found", mask=None)
+
 # %% ../nbs/62_release.ipynb #14-62-release
 class PointData:
     "Views and key points that the detectors of a workspace are fitted on"
-    def __init__(self, workspace:Workspace, masks:pd.DataFrame, settings:KeyPointSettings):
+    def __init__(
+        self,
+        workspace:Workspace,
+        masks:pd.DataFrame,             # id, mask; of `cross_fit_masks`
+        settings:KeyPointSettings,
+        found:pd.DataFrame|None = None, # of `cross_fit_key_points`: to learn from where there is no label
+    ):
         predicted, notes = masks.set_index("id")["mask"], workspace.read_table("annotations")
         notes = notes[notes.origin.isin(["label", "composite", "phantom"]) & notes[list(POINT_COLUMNS)].notna().any(axis=1)]
+        if found is not None: notes = pd.concat([notes, believed_points(workspace, found[~found.id.isin(notes.id)])])
         notes = notes.assign(mask=notes.id.map(predicted).fillna(notes["mask"]))
         self.notes = notes[notes["mask"].notna()].reset_index(drop=True)
         jobs = list(zip(self.notes.path, self.notes["mask"]))
@@ -127,7 +143,7 @@ class PointData:
         self.views = np.stack([m.view for m in measures])
         pixels = self.notes[list(POINT_COLUMNS)].to_numpy(float).reshape(-1, 3, 2)
         self.points = np.stack([transform(p, m.view_from_image) for p, m in zip(pixels, measures)])
-        self.real = (self.notes.origin == "label").to_numpy()
+        self.real, self.labelled = (self.notes.origin.isin(origins).to_numpy() for origins in (["label", "found"], ["label"]))
         self.folds = self.notes.id.map(fold_of).to_numpy()
 
 # %% ../nbs/62_release.ipynb #15-62-release
@@ -139,9 +155,9 @@ def fit_detector(
     without:int|None=None,      # fold that it must not see
     report:Callable|None=None,
 ) -> Path:                      # folder of the network
-    "Fit a key-point network on made plates and on the labels outside a fold"
+    "Fit a key-point network on made plates and on the real ones outside a fold"
     chosen = np.flatnonzero(~data.real | (data.folds != without))
-    rows = chosen[repeat_labelled(data.real[chosen], settings.labelled_share)]
+    rows = chosen[repeat_labelled(data.labelled[chosen], settings.labelled_share)]
     settings = replace(settings, epochs=max(settings.epochs, -(-settings.shown//len(rows))))
     views = data.views if settings.inputs == 2 or data.views.ndim == 3 else data.views[:, 0]
     fit_key_points(views, data.points, settings, workspace.models/name, workspace.root/"checkpoints"/f"{name}.safetensors", workspace.profile.seed, rows=rows, stale="restart", report=report)
@@ -319,10 +335,11 @@ def fit_all(
     fit_masks(workspace, data, believed, report=report)
     masks = cross_fit_masks(workspace, data, believed, report=report)
     points = PointData(workspace, masks, settings)
-    labelled = [i for i in points.notes.id[points.real]]
-    found = {"keypoints": cross_fit_key_points(workspace, masks, points, settings, "keypoints", report=report),
-             "keypoints-paper": cross_fit_key_points(workspace, masks, points, PAPER_DETECTOR, "keypoints-paper", labelled, report)}
-    fit_detector(workspace, points, settings, "keypoints", report=report)
+    labelled = points.notes.id[points.labelled].tolist()
+    paper = cross_fit_key_points(workspace, masks, points, PAPER_DETECTOR, "keypoints-paper", labelled, report)
+    mined = PointData(workspace, masks, settings, cross_fit_key_points(workspace, masks, points, settings, "keypoints-first", report=report))
+    found = {"keypoints": cross_fit_key_points(workspace, masks, mined, settings, "keypoints", report=report), "keypoints-paper": paper}
+    fit_detector(workspace, mined, settings, "keypoints", report=report)
     return masks, found
 
 # %% ../nbs/62_release.ipynb #36-62-release

@@ -45,7 +45,8 @@ class Augmentation:
     shift:float = 0.0     # share of the output's width and height, either way
     mirror:float = 0.0    # probability of a left–right mirror
     gamma:float = 0.0     # exponent of the grey values from 1 - gamma to 1 + gamma
-    levels:float = 0.0    # probability that only 4 to 64 different grey values are left, as of a plate that uses little of its range
+    levels:float = 0.0    # probability that only `fewest` to 64 different grey values are left, as of a plate that uses little of its range
+    fewest:int = 4        # of them
     sharpness:float = 0.0 # share of the finest detail that is taken away or added
     exposure:float = 0.0  # contrast from 1 - exposure to 1 + exposure, brightness by up to half of it either way
     invert:float = 0.0    # probability that black and white change places
@@ -121,14 +122,14 @@ def sample_tables(
         tables = (0.5 + (tables - 0.5) * contrast + brightness).clamp_(0, 1)
     inverted = draws[:, 3:] < 2 * augmentation.invert - 1
     tables = torch.where(inverted, 1 - tables, tables)
-    return _with_steps(tables, augmentation.levels, torch.rand(3, n, 1, generator=generator)) if augmentation.levels else tables
+    return _with_steps(tables, augmentation, torch.rand(3, n, 1, generator=generator)) if augmentation.levels else tables
 
 
-def _with_steps(tables, share, draws):
-    "A share of the tables with 4 to 64 levels instead of 256, few as often as many"
-    levels, phase = 4 * 16**draws[1], draws[2]
+def _with_steps(tables, augmentation, draws):
+    "A share of the tables with few levels instead of 256, very few as often as many"
+    levels, phase = augmentation.fewest * (64 / augmentation.fewest)**draws[1], draws[2]
     stepped = ((tables * levels + phase).floor() + 0.5 - phase).div_(levels).clamp_(0, 1)
-    return torch.where((draws[0] < share) & (tables > 0), stepped, tables)
+    return torch.where((draws[0] < augmentation.levels) & (tables > 0), stepped, tables)
 
 # %% ../nbs/40_training.ipynb #16-40-training
 def apply_tables(
