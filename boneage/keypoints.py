@@ -127,7 +127,7 @@ def search(
     for window in windows:
         try: pose = next_from_view(points, shape, window or FRAME_WINDOW)
         except ValueError: return points, np.inf  # points that coincide lead nowhere
-        again = look(view, nearby(pose, shape), network, shape)
+        again = look(view, pose if window == WIDE_WINDOW else nearby(pose, shape), network, shape)
         if window: again = np.where(is_seen(points, pose, shape)[:, None], again, points)
         agreement = np.linalg.norm(again - points, axis=1).max() / max(np.linalg.norm(again[0] - again[1]), 1e-6)
         points = again
