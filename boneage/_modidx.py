@@ -743,6 +743,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'boneage.segmentation.mask_quality': ('segmentation.html#mask_quality', 'boneage/segmentation.py'),
                                       'boneage.segmentation.mirror_agreement': ( 'segmentation.html#mirror_agreement',
                                                                                  'boneage/segmentation.py'),
+                                      'boneage.segmentation.mirrored_look': ('segmentation.html#mirrored_look', 'boneage/segmentation.py'),
                                       'boneage.segmentation.segment': ('segmentation.html#segment', 'boneage/segmentation.py'),
                                       'boneage.segmentation.segmentation_input': ( 'segmentation.html#segmentation_input',
                                                                                    'boneage/segmentation.py'),
