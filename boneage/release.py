@@ -90,11 +90,12 @@ def fit_masks(
 ) -> Path:                           # folder of the network
     "A segmentation network fitted at length, from random weights, on what mining has believed"
     settings = workspace.profile.segmentation
-    settings, name = replace(settings, shown=settings.last_shown or settings.shown), "segmentation" if without is None else f"segmentation-fold{without}"
+    settings, ending = replace(settings, shown=settings.last_shown or settings.shown), "" if without is None else f"-fold{without}"
     seen = {i: mask for i, mask in believed.items() if i in data.made or fold_of(i, folds) != without}
-    fit_round(name.removeprefix("segmentation") or "-last", data.ids, data.inputs, seen, [i for i in data.by_hand if i in seen], settings, workspace.models/name,
+    folder = workspace.models/f"segmentation{ending}"
+    fit_round(ending or "-last", data.ids, data.inputs, seen, [i for i in data.by_hand if i in seen], settings, folder,
               workspace.root/"checkpoints"/"segmentation", workspace.profile.seed, report)
-    return workspace.models/name
+    return folder
 
 # %% ../nbs/62_release.ipynb #12-62-release
 def cross_fit_masks(

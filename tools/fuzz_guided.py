@@ -24,6 +24,7 @@ from hashlib import sha256
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(PROJECT), str(PROJECT/"tests"), str(PROJECT/"benchmarks")]
 OUT, KEPT = PROJECT/"benchmarks"/"guided.json", PROJECT/"build"/"guided"
 FOLLOWED = ["boneage", "pydicom", "yaml"]  # packages whose branches count
 WITHOUT = {"ONNX"}                         # a reader that is not Python: ONNX Runtime's own
@@ -101,7 +102,6 @@ def hunt(name: str, kept: Path, runs: int, limit: int):
     "Never returns: libFuzzer ends the process"
     import atheris
     atheris.enabled_hooks.add("str")
-    sys.path[:0] = [str(PROJECT), str(PROJECT/"tests"), str(PROJECT/"benchmarks")]
     with atheris.instrument_imports(include=FOLLOWED):
         import cv2
         import test_fuzz
@@ -149,7 +149,6 @@ def main():
     asked = options.parse_args()
     if not importlib.util.find_spec("atheris"): sys.exit(MISSING)
     if asked.reader: hunt(asked.reader, asked.kept, asked.runs, asked.seconds)
-    sys.path[:0] = [str(PROJECT), str(PROJECT/"tests"), str(PROJECT/"benchmarks")]
     from measure import machine
     from test_fuzz import READERS
     before = {row["reader"]: row for row in json.loads(OUT.read_text())["rows"]} if OUT.is_file() else {}

@@ -112,8 +112,10 @@ def determinism() -> str:
     def same(row):
         if "files" in row: return [row["what"], f"{row['differing']} of {row['files']} files differ"]
         return [row["what"], "the same to the last bit" if row["weights"] == row["months"] == 0 else f"weights differ by at most {row['weights']:.1g}, predictions by {row['months']:.1g} months"]
-    return ("## The same numbers twice\n\n`make determinism`. The seed fixes a run on one kind of computer and number of threads. With another number of threads sums are added in another order, and a fit goes a slightly different way, "
-            "by the months in the table. A GPU adds in another order as well.\n\n" + table(["", ""], [same(row) for row in found["rows"]], 2) + "\n\n" + made_on(found["machine"]) + (f"\n\nOn a GPU (`make bench-gpu`):\n\n{table(['', ''], [same(row) for row in gpu['determinism']], 2)}\n\n{made_on(gpu['machine'])}" if gpu else ""))
+    def listed(rows, machine): return table(["", ""], [same(row) for row in rows], 2) + "\n\n" + made_on(machine)
+    text = ("## The same numbers twice\n\n`make determinism`. The seed fixes a run on one kind of computer and number of threads. With another number of threads sums are added in another order, and a fit goes a slightly different way, "
+            "by the months in the table. A GPU adds in another order as well.\n\n" + listed(found["rows"], found["machine"]))
+    return text + ("\n\nOn a GPU (`make bench-gpu`):\n\n" + listed(gpu["determinism"], gpu["machine"]) if gpu else "")
 
 
 def mutants() -> str:
