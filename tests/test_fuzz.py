@@ -29,7 +29,7 @@ pydicom = pytest.importorskip("pydicom")
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from boneage.annotations import POINT_COLUMNS, Annotation, AnnotationError, read_annotations, read_key_points, to_coco, to_labelme, to_supervisely
-from boneage.cli import read_sexes
+from boneage.batches import read_sexes
 from boneage.cohorts import DIALECTS, CohortError, read_labels
 from boneage.ensembles import RuleError, VotingRule, read_rules
 from boneage.inference import OnnxNetwork, WeightsError, read_config
