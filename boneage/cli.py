@@ -213,13 +213,13 @@ def release(
     profile:Annotated[str, typer.Option(help="Name in reports/profiles, or a path ending in .yaml.")] = "release",
     ages_only:Annotated[bool, typer.Option("--ages-only", help="Fit the bone-age networks only, after the released preprocessing (which may have seen the plates).")] = False,
     grid:Annotated[Path|None, typer.Option(metavar="DIR", help="results/ of a run of the profile sample, whose numbers go onto the card.", show_default=False)] = None,
-    publish:Annotated[Path|None, typer.Option(metavar="DIR", help="Folder for the bone-age networks in bytes, their rules and their card, as the package carries them.", show_default=False)] = None,
+    publish:Annotated[Path|None, typer.Option(metavar="DIR", help="Folder for the networks with their cards and rules, as the package carries them.", show_default=False)] = None,
 ):
     """Fit the networks that are released on real radiographs, and measure them on plates that they have not seen.
 
     
     All of them again, in this clone; or those for bone age alone:
-      boneage release --data radiographs
+      boneage release --data radiographs --publish boneage/weights
       boneage release --data radiographs --ages-only --publish boneage/weights
 
     What was killed goes on where it was.
@@ -229,6 +229,7 @@ def release(
     from datetime import date
     from boneage.ensembles import read_rules
     from boneage.release_ages import publish_ages, release_ages
+    from boneage.release_cards import publish_preprocessing
     from boneage.assessment import load_assessor
     from boneage.stages import make_cohort
     from boneage.workspace import load_profile, open_workspace
@@ -239,7 +240,9 @@ def release(
         workspace = open_workspace(chosen)
         if ages_only: make_cohort(workspace)
         else: fit_all(workspace, typer.echo)
-        assess_unseen(workspace, [load_assessor(device="cpu")] if ages_only else fold_assessors(workspace))
+        assessors = [load_assessor(device="cpu")] if ages_only else fold_assessors(workspace)
+        unseen = assess_unseen(workspace, assessors)
+        if publish and not ages_only: publish_preprocessing(workspace, publish, unseen, assessors, date.today().isoformat())
         card = release_ages(workspace, typer.echo, grid=grid, **(dict(preprocessing="by the released networks, which may have seen the plate") if ages_only else {}))
         if publish: publish_ages(workspace, read_rules(workspace.models/"ensembles.json"), publish, card, date.today().isoformat())
     except ValueError as error: fail(error)

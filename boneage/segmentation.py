@@ -204,7 +204,7 @@ class Segmentation:
 def segment(
     image:np.ndarray,     # (H, W) float in [0, 1]
     network,              # a UNet
-    config:dict,          # its configuration; config["view"] has the (h, w) of its input, "shape", and how often to look, "looks"
+    config:dict,          # its configuration; config["view"] has the (h, w) of its input, "shape", and "looks": 1 at the whole plate, or 2, then also at the hand and at its mirror image
     threshold:float = 0.5,
 ) -> Segmentation:
     "Find the hand on a plate"

@@ -34,7 +34,7 @@ from .mining import Curator, keep_as_decided, keep_by_quality, keep_by_truth, mi
 from .networks import WeightsError, load_network, save_network
 from .phantoms import write_hard, write_phantoms
 from .preprocessing import (in_parallel, matrix_of, measure_plate, read_regions, read_segmentation_inputs,
-                                   register_cohort, write_masks, write_regions)
+                                   register_cohort, write_masks, write_regions, usable)
 from .radiographs import read_mask, read_radiograph, write_mask
 from .registration import FRAME_CAPITATE, FRAME_TIP, frame_from_key_points
 from .review import curate_from_file
@@ -239,7 +239,7 @@ def register_stage(workspace:Workspace) -> pd.DataFrame: # `registration.csv`
     if settings.weights == "released": _take_released(workspace, "keypoints"); plates = plates.iloc[whole]; whole = np.arange(len(plates))
     jobs = list(zip(plates.path, plates["mask"]))
     view = (settings.view, settings.inputs)  # of what is fitted; a released network says itself what it wants to see
-    measures = [_usable(m) for _, m in in_parallel(lambda job: measure_plate(*job, *view), jobs, label="contrast")]
+    measures = [usable(m) for _, m in in_parallel(lambda job: measure_plate(*job, *view), jobs, label="contrast")]
     if settings.weights != "released":
         rows, points = labelled_points(workspace, plates, measures, settings.labels, seed)
         fit_key_points(np.stack([measures[i].view for i in rows]), points, settings,
@@ -252,12 +252,6 @@ def register_stage(workspace:Workspace) -> pd.DataFrame: # `registration.csv`
     workspace.write_table("registration", registration)
     (workspace.root/"registration.part.jsonl").unlink(missing_ok=True)
     return registration
-
-# %% ../nbs/60_stages.ipynb #21-60-stages
-def _usable(measures):
-    "What was measured, or the error raised that came instead"
-    if isinstance(measures, Exception): raise measures
-    return measures
 
 # %% ../nbs/60_stages.ipynb #22-60-stages
 def plates_with_masks(workspace:Workspace) -> pd.DataFrame: # id, path, split, mask

@@ -45,7 +45,7 @@ class Augmentation:
     shift:float = 0.0     # share of the output's width and height, either way
     mirror:float = 0.0    # probability of a left–right mirror
     gamma:float = 0.0     # exponent of the grey values from 1 - gamma to 1 + gamma
-    levels:float = 0.0    # probability that only `fewest` to 64 different grey values are left, as of a plate that uses little of its range
+    levels:float = 0.0    # probability that only about `fewest` to 64 different grey values are left, few as often as many, as of a plate that uses little of its range
     fewest:int = 4        # of them
     sharpness:float = 0.0 # share of the finest detail that is taken away or added
     exposure:float = 0.0  # contrast from 1 - exposure to 1 + exposure, brightness by up to half of it either way
