@@ -141,10 +141,9 @@ def point_card(
     labels = labels[labels[list(POINT_COLUMNS)].notna().any(axis=1)]
     tables = {"heat maps (released)": unseen} | ({"the paper's network": workspace.read_table("crossfit-keypoints-paper")} if workspace.path("crossfit-keypoints-paper.csv").is_file() else {})
     shares = {name: point_shares(table, labels) for name, table in tables.items()}
-    before = released_card("keypoints")  # what two people differ by was measured once
-    crossfit = {name: point_words(shares[name]) | frame_words(table, labels) for name, table in tables.items()}
-    quantiles = {name: np.nanpercentile(share, range(101)).round(3).tolist() for name, share in shares.items()}
-    for known, new in (("crossfit", crossfit), ("quantiles", quantiles)): new |= {"two people": before[known]["two people"]} if "two people" in before.get(known, {}) else {}
+    before = released_card("keypoints")  # what is not measured again, such as what two people differ by, is taken over
+    crossfit = before.get("crossfit", {}) | {name: point_words(shares[name]) | frame_words(table, labels) for name, table in tables.items()}
+    quantiles = before.get("quantiles", {}) | {name: np.nanpercentile(share, range(101)).round(3).tolist() for name, share in shares.items()}
     others, originals = data/"keypoints-21.csv", data/"originals"
     return dict(crossfit=crossfit, quantiles=quantiles, against_21_points=tip_words(unseen, pd.read_csv(others, dtype={"id": str})) if others.is_file() else {},
                 variants=variant_words(variant_distances(workspace.read_table("cohort").iloc[::every], assessors)), warnings=warning_card(workspace, unseen, assessors),
@@ -157,11 +156,11 @@ def fitted_on(
     "What the networks of a workspace were fitted on, in a sentence each"
     notes, plates = workspace.read_table("annotations"), len(workspace.read_table("cohort"))
     made = f"{(notes.origin == 'phantom').sum()} phantoms and {(notes.origin == 'composite').sum()} plates made from hands that the authors of the paper had segmented"
-    labels = labels_of(workspace)
+    labels, where = labels_of(workspace), " of the RSNA 2017 training set" if workspace.profile.cohort.labels == "rsna" else ""
     outlines, points = labels["mask"].notna().sum(), labels[list(POINT_COLUMNS)].notna().any(axis=1).sum()
     mined = int(workspace.read_table("mining").kept.iloc[-1])
-    return (f"{plates:,} radiographs: {outlines} masks by hand and {mined:,} mined ones; {made}.",
-            f"Key points on {plates:,} radiographs, {points} by hand, the others mined: found by networks that had not seen the plate, and believed where nobody would be warned; {made}.")
+    return (f"{plates:,} radiographs{where}: {outlines} masks by hand and {mined:,} mined ones; {made}.",
+            f"Key points on {plates:,} radiographs{where}, {points} by hand, the others mined: found by networks that had not seen the plate, and believed where nobody would be warned; {made}.")
 
 
 def publish_preprocessing(
@@ -170,8 +169,10 @@ def publish_preprocessing(
     unseen:pd.DataFrame,       # of `assess_unseen`
     assessors:list[Assessor],  # of the folds
     date:str,                  # year-month-day
+    note:str = "",             # what a reader of the Jaccard indices should know
     every:int = 22,            # as in `point_card`
 ):
     "Write the networks for masks and key points with their cards"
-    for (name, precision), data, card in zip((("segmentation", "half"), ("keypoints", "bytes")), fitted_on(workspace), (mask_card(workspace, unseen), point_card(workspace, unseen, assessors, every))):
-        publish_weights(workspace.models/name, Path(folder)/name, dict(data=data) | card, date, precision)
+    data = fitted_on(workspace)
+    publish_weights(workspace.models/"segmentation", Path(folder)/"segmentation", dict(data=data[0]) | mask_card(workspace, unseen) | dict(crossfit_note=note), date)
+    publish_weights(workspace.models/"keypoints", Path(folder)/"keypoints", dict(data=data[1]) | point_card(workspace, unseen, assessors, every), date, "bytes")
