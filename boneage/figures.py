@@ -153,7 +153,7 @@ def mining_rounds_figure(
     "Masks kept and rejected in each round, the loss, and the agreement with labelled masks"
     words = {"loss": "loss H − log J", "agreement": "agreement of rounds", "jaccard": "Jaccard index"}
     measures = [m for m in words if m in rounds and rounds[m].notna().any()]
-    figure, axes = canvas(1, 1 + len(measures), 6.4, 2.6)
+    figure, axes = canvas(1, 1 + len(measures), 7.2, 2.6)
     bars = axes[0, 0]
     below = 0
     for verdict, colour in (("kept", REGION_COLOURS["hand"]), ("corrected", "#E69F00"), ("rejected", "#BBBBBB")):
@@ -161,7 +161,7 @@ def mining_rounds_figure(
         bars.bar(rounds["round"], rounds[verdict], bottom=below, color=colour, label=verdict)
         below = below + rounds[verdict]
     bars.set(xlabel="round", title="masks")
-    bars.legend(fontsize=9, loc="lower right", framealpha=0.9)
+    figure.legend(loc="outside upper left", ncols=3, **LEGEND)
     for axis, measure in zip(axes[0, 1:], measures):
         axis.plot(rounds["round"], rounds[measure], "o-", color=REGION_COLOURS["ensemble"])
         axis.set(xlabel="round", title=words[measure])
