@@ -9,7 +9,6 @@ __all__ = ['ID_COLUMNS', 'FEW', 'FAULTS', 'DRAWING', 'as_sentence', 'in_years', 
 
 # %% ../nbs/80_batches.ipynb #02-80-batches
 import csv
-import json
 import math
 import os
 import sys

@@ -9,7 +9,6 @@ __all__ = ['TIPS', 'outline_kinds', 'verdict_card', 'mask_card', 'labels_of', 't
 # %% ../nbs/65_release_cards.ipynb #02-65-release-cards
 import json
 import time
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,7 +18,6 @@ import pandas as pd
 from .annotations import POINT_COLUMNS
 from .assessment import Assessor
 from .contrast import measure_contrast
-from .geometry import transform
 from .keypoints import detect_key_points
 from .preprocessing import MATRIX_COLUMNS, in_parallel, matrix_of, usable
 from .radiographs import find_radiographs, read_mask, read_radiograph
