@@ -542,7 +542,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'boneage/preprocessing.py'),
                                        'boneage.preprocessing.register_plate': ( 'preprocessing.html#register_plate',
                                                                                  'boneage/preprocessing.py'),
-                                       'boneage.preprocessing.usable': ('preprocessing.html#usable', 'boneage/preprocessing.py'),
                                        'boneage.preprocessing.write_masks': ('preprocessing.html#write_masks', 'boneage/preprocessing.py'),
                                        'boneage.preprocessing.write_regions': ( 'preprocessing.html#write_regions',
                                                                                 'boneage/preprocessing.py')},

@@ -26,7 +26,7 @@ from .geometry import mirror, rotation, scaling, transform, translation, warp
 from .keypoint_training import fit_key_points
 from .mining import fit_round, mine, repeat_labelled
 from .networks import count_parameters, load_network, save_network
-from .preprocessing import MATRIX_COLUMNS, collect_rows, in_parallel, matrix_of, measure_plate, read_segmentation_inputs, register_cohort, usable, write_masks
+from .preprocessing import MATRIX_COLUMNS, collect_rows, in_parallel, matrix_of, measure_plate, read_segmentation_inputs, register_cohort, raised, write_masks
 from .radiographs import read_mask, read_radiograph, write_mask
 from .registration import FRAME_CAPITATE, FRAME_SHAPE, FRAME_TIP, KEY_POINTS, frame_from_key_points
 from .stages import curator_of, make_cohort, overlap_with_truth, plates_of, stored_shape, true_masks
@@ -141,7 +141,7 @@ class PointData:
         self.notes = notes[notes["mask"].notna()].reset_index(drop=True)
         if self.notes.empty: raise ValueError("There are no key points to learn from: no plate with a mask has any.")
         jobs = list(zip(self.notes.path, self.notes["mask"]))
-        measures = [usable(m) for _, m in in_parallel(lambda job: measure_plate(*job, settings.view, settings.inputs), jobs, label="views")]
+        measures = [raised(m) for _, m in in_parallel(lambda job: measure_plate(*job, settings.view, settings.inputs), jobs, label="views")]
         self.views = np.stack([m.view for m in measures])
         pixels = self.notes[list(POINT_COLUMNS)].to_numpy(float).reshape(-1, 3, 2)
         self.points = np.stack([transform(p, m.view_from_image) for p, m in zip(pixels, measures)])
@@ -181,7 +181,7 @@ def cross_fit_key_points(
     for fold in range(FOLDS):
         network, config = load_network(fit_detector(workspace, data, settings, f"{name}-fold{fold}", fold, report))
         inside = plates[plates.id.map(fold_of) == fold]
-        contrasts = [usable(m).contrast for _, m in in_parallel(lambda job: measure_plate(*job), list(zip(inside.path, inside["mask"])))]
+        contrasts = [raised(m).contrast for _, m in in_parallel(lambda job: measure_plate(*job), list(zip(inside.path, inside["mask"])))]
         tables.append(register_cohort(inside, contrasts, network, config, settings.looks, workspace.root/f"{name}-fold{fold}.part.jsonl", digest(network.state_dict())))
     table = pd.concat(tables, ignore_index=True)
     workspace.write_table(f"crossfit-{name}", table)
@@ -197,7 +197,7 @@ def mask_errors(
     def compare(row):
         return dict(id=row.id, jaccard=overlap_with_truth(read_mask(row.mask), read_mask(truth[row.id]), (within or {}).get(row.id, True)))
     rows = [row for row in masks.itertuples() if row.id in truth]
-    return pd.DataFrame([usable(result) for _, result in in_parallel(compare, rows)], columns=["id", "jaccard"])
+    return pd.DataFrame([raised(result) for _, result in in_parallel(compare, rows)], columns=["id", "jaccard"])
 
 # %% ../nbs/62_release.ipynb #20-62-release
 def plate_variants(
@@ -417,7 +417,7 @@ def variant_distances(
             distance = frame_distance(own.frame_from_image, found.frame_from_image @ place, tuple(thumb)) if known else np.inf
             rows.append(dict(id=plate.id, variant=name, distance=distance, mirrored=found.mirrored == (own.mirrored ^ (name == "mirrored"))))
         return rows
-    return pd.DataFrame([row for _, rows in in_parallel(compare, list(cohort.itertuples()), label="variants") for row in usable(rows)])
+    return pd.DataFrame([row for _, rows in in_parallel(compare, list(cohort.itertuples()), label="variants") for row in raised(rows)])
 
 # %% ../nbs/62_release.ipynb #46-62-release
 def variant_words(

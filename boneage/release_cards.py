@@ -19,7 +19,7 @@ from .annotations import POINT_COLUMNS
 from .assessment import Assessor
 from .contrast import measure_contrast
 from .keypoints import detect_key_points
-from .preprocessing import MATRIX_COLUMNS, in_parallel, matrix_of, usable
+from .preprocessing import MATRIX_COLUMNS, in_parallel, matrix_of, raised
 from .radiographs import find_radiographs, read_mask, read_radiograph
 from .registration import frame_from_key_points, masked_view, region_matrix
 from .release import (authors_masks, bad_plates, fold_of, frame_words, jaccard_words, mask_errors, point_shares, point_words, publish_weights,
@@ -101,7 +101,7 @@ def warning_card(
     labels = labels[labels.id.map(lambda i: fold_of(i, len(assessors)) == 0)]
     good = [(read_radiograph(paths[row["id"]]), read_mask(workspace.root/"unseen"/f"{row['id']}.png"), np.array([row[c] for c in POINT_COLUMNS], float).reshape(3, 2)) for row in labels.to_dict("records")]
     bad = bad_plates(good, each) if len(good) > 1 else []
-    said = [said_of_the_plate(usable(result).warnings) for _, result in in_parallel(lambda plate: assessors[0].assess(plate[1]), bad, label="bad plates")]
+    said = [said_of_the_plate(raised(result).warnings) for _, result in in_parallel(lambda plate: assessors[0].assess(plate[1]), bad, label="bad plates")]
     return warning_words(unseen, [(kind, words) for (kind, _), words in zip(bad, said)]) if bad else {}
 
 # %% ../nbs/65_release_cards.ipynb #14-65-release-cards

@@ -209,11 +209,11 @@ def segment(
 ) -> Segmentation:
     "Find the hand on a plate"
     view = {"shape": (160, 128), "looks": 1} | config.get("view", {})
-    pose, looks, done = None, view["looks"], 0
+    pose, looks, done, agreement = None, view["looks"], 0, 1.0
     while True:
         seen, pose = segmentation_input(image, tuple(view["shape"]), pose)
         done += 1
-        probability, agreement = mask_probability(seen[None], network)[0], 1.0
+        probability = mask_probability(seen[None], network)[0]
         hand = largest_component(above := probability > threshold)
         if hand.mean() < SMALLEST_HAND: return Segmentation(np.zeros(image.shape, bool), 0.0)
         if done == 1: others = float(largest_component(above & ~hand).sum() / hand.sum())

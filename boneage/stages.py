@@ -34,7 +34,7 @@ from .mining import Curator, keep_as_decided, keep_by_quality, keep_by_truth, mi
 from .networks import WeightsError, load_network, save_network
 from .phantoms import write_hard, write_phantoms
 from .preprocessing import (in_parallel, matrix_of, measure_plate, read_regions, read_segmentation_inputs,
-                                   register_cohort, write_masks, write_regions, usable)
+                                   register_cohort, write_masks, write_regions, raised)
 from .radiographs import read_mask, read_radiograph, write_mask
 from .registration import FRAME_CAPITATE, FRAME_TIP, frame_from_key_points
 from .review import curate_from_file
@@ -239,7 +239,7 @@ def register_stage(workspace:Workspace) -> pd.DataFrame: # `registration.csv`
     if settings.weights == "released": _take_released(workspace, "keypoints"); plates = plates.iloc[whole]; whole = np.arange(len(plates))
     jobs = list(zip(plates.path, plates["mask"]))
     view = (settings.view, settings.inputs)  # of what is fitted; a released network says itself what it wants to see
-    measures = [usable(m) for _, m in in_parallel(lambda job: measure_plate(*job, *view), jobs, label="contrast")]
+    measures = [raised(m) for _, m in in_parallel(lambda job: measure_plate(*job, *view), jobs, label="contrast")]
     if settings.weights != "released":
         rows, points = labelled_points(workspace, plates, measures, settings.labels, seed)
         fit_key_points(np.stack([measures[i].view for i in rows]), points, settings,
@@ -264,9 +264,9 @@ def plates_with_masks(workspace:Workspace) -> pd.DataFrame: # id, path, split, m
 def labelled_points(workspace, plates, measures, labels, seed) -> tuple[np.ndarray, np.ndarray]: # rows of `plates`, (n, 3, 2) in view pixels
     "The key points to fit on: everything labelled outside validation and test, at most `labels` of the phantoms"
     notes = workspace.read_table("annotations").set_index("id")
-    usable = plates[plates.split.isin(["train", "annotated"]) & plates.id.isin(notes.index[notes[POINT_COLUMNS[0]].notna()])]
-    made = notes.origin.reindex(usable.id).isin(["phantom"]).to_numpy()
-    chosen = pd.concat([usable[~made], usable[made].sample(min(labels, int(made.sum())), random_state=seed)]).index.sort_values()
+    raised = plates[plates.split.isin(["train", "annotated"]) & plates.id.isin(notes.index[notes[POINT_COLUMNS[0]].notna()])]
+    made = notes.origin.reindex(raised.id).isin(["phantom"]).to_numpy()
+    chosen = pd.concat([raised[~made], raised[made].sample(min(labels, int(made.sum())), random_state=seed)]).index.sort_values()
     points = [transform(notes.loc[plates.id[i], list(POINT_COLUMNS)].to_numpy(float).reshape(3, 2), measures[i].view_from_image) for i in chosen]
     return chosen.to_numpy(), np.stack(points)
 
