@@ -264,9 +264,9 @@ def plates_with_masks(workspace:Workspace) -> pd.DataFrame: # id, path, split, m
 def labelled_points(workspace, plates, measures, labels, seed) -> tuple[np.ndarray, np.ndarray]: # rows of `plates`, (n, 3, 2) in view pixels
     "The key points to fit on: everything labelled outside validation and test, at most `labels` of the phantoms"
     notes = workspace.read_table("annotations").set_index("id")
-    raised = plates[plates.split.isin(["train", "annotated"]) & plates.id.isin(notes.index[notes[POINT_COLUMNS[0]].notna()])]
-    made = notes.origin.reindex(raised.id).isin(["phantom"]).to_numpy()
-    chosen = pd.concat([raised[~made], raised[made].sample(min(labels, int(made.sum())), random_state=seed)]).index.sort_values()
+    usable = plates[plates.split.isin(["train", "annotated"]) & plates.id.isin(notes.index[notes[POINT_COLUMNS[0]].notna()])]
+    made = notes.origin.reindex(usable.id).isin(["phantom"]).to_numpy()
+    chosen = pd.concat([usable[~made], usable[made].sample(min(labels, int(made.sum())), random_state=seed)]).index.sort_values()
     points = [transform(notes.loc[plates.id[i], list(POINT_COLUMNS)].to_numpy(float).reshape(3, 2), measures[i].view_from_image) for i in chosen]
     return chosen.to_numpy(), np.stack(points)
 
