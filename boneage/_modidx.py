@@ -734,6 +734,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'boneage.review.write_candidates': ('review.html#write_candidates', 'boneage/review.py')},
             'boneage.run': { 'boneage.run._ask': ('run.html#_ask', 'boneage/run.py'),
                              'boneage.run._on_cluster': ('run.html#_on_cluster', 'boneage/run.py'),
+                             'boneage.run._private_sockets': ('run.html#_private_sockets', 'boneage/run.py'),
                              'boneage.run._snakemake': ('run.html#_snakemake', 'boneage/run.py'),
                              'boneage.run.cancel_jobs': ('run.html#cancel_jobs', 'boneage/run.py'),
                              'boneage.run.check_request': ('run.html#check_request', 'boneage/run.py'),

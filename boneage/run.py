@@ -18,6 +18,7 @@ from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
+from tempfile import TemporaryDirectory, gettempdir
 
 from .bone_age import ablation, grid
 from .inference import allowed_cores
@@ -63,6 +64,14 @@ def report_inputs(
     return [str(notebook), *sorted(str(p) for p in seen)]
 
 # %% ../nbs/61_run.ipynb #09-61-run
+@contextmanager
+def _private_sockets():
+    "Settings by which a kernel is spoken to through sockets in a folder of its own"
+    from traitlets.config import Config
+    short = None if len(gettempdir()) < 70 else "/tmp"  # a socket's path has at most about a hundred characters
+    with TemporaryDirectory(prefix="boneage-", dir=short) as folder: yield Config(KernelManager=dict(transport="ipc", connection_file=f"{folder}/kernel.json"))
+
+
 def run_report(
     notebook:str|Path,  # with a cell tagged `parameters`
     executed:str|Path,  # where the executed copy goes
@@ -72,7 +81,6 @@ def run_report(
     "Execute a parameterised notebook; raises `ProfileError` with the last error's sentence, `WriteError` where the copy finds no room"
     import papermill
     from papermill.exceptions import PapermillException, PapermillExecutionError
-    from nbclient.exceptions import DeadKernelError
     title, began = Path(notebook).stem, time.monotonic()
     if not Path(notebook).is_file(): raise ProfileError(f"{notebook}: no such report")
     known = papermill.inspect_notebook(str(notebook))
@@ -82,12 +90,12 @@ def run_report(
     try:
         with writing(executed):
             partial.parent.mkdir(parents=True, exist_ok=True)
-            papermill.execute_notebook(str(notebook), str(partial), parameters, kernel_name="python3", progress_bar=False, cwd=".")
+            with _private_sockets() as config: papermill.execute_notebook(str(notebook), str(partial), parameters, kernel_name="python3", progress_bar=False, cwd=".", config=config)
             partial.replace(executed)
     except PapermillExecutionError as error:
         partial.replace(failed)
         raise ProfileError(f"{title}: {error.ename}: {error.evalue}") from None
-    except (PapermillException, DeadKernelError) as error: raise ProfileError(f"{title}: {error}") from None
+    except (PapermillException, RuntimeError) as error: raise ProfileError(f"{title}: {error}") from None
     finally: partial.unlink(missing_ok=True)
     failed.unlink(missing_ok=True)
     say(f"  {title} done in {time.monotonic() - began:.0f} s")

@@ -1,14 +1,17 @@
 "What several tests share: a copy of the project in which a run can leave its traces"
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 PROJECT = Path(__file__).resolve().parent.parent
+TOKEN = "BONEAGE_TOKEN"  # in the environment of what a test starts and will kill
 
 
 def copy_project(folder: Path) -> Path:
@@ -28,6 +31,26 @@ def command(*arguments) -> list[str]:
 def run(*arguments, cwd=None, **more) -> subprocess.CompletedProcess:
     "Run `boneage …` to its end"
     return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, env=os.environ | more.pop("env", {}), **more)
+
+
+def kill_tree(child: int|None, token: str):
+    "Kill a child and every process that has the token in its environment, and wait until they are gone"
+    try:
+        if child:
+            os.kill(child, signal.SIGSTOP)  # it starts no other while we look
+            os.kill(child, signal.SIGKILL)
+    except ProcessLookupError: pass         # it has ended
+    while others := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _has(pid, token)]:
+        for pid in others:
+            try: os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError: continue
+        time.sleep(0.01)
+
+
+def _has(pid: int, token: str) -> bool:
+    "Whether a living process was started with the token"
+    try: return f"{TOKEN}={token}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError: return False
 
 
 @pytest.fixture(scope="session")

@@ -153,7 +153,7 @@ def child(order: dict):
     "Run a stage to its end; never returns. One line about an error that the project itself raises, a traceback of any other"
     os.setpgid(0, 0)
     os.chdir(order["folder"])
-    os.environ["BONEAGE_CRASH"] = order["token"]  # a kernel is known by it
+    os.environ.update(order["environment"])  # a kernel is known by it
     with open(order["output"], "w") as output:
         for stream in (1, 2): os.dup2(output.fileno(), stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

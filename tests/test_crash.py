@@ -31,7 +31,7 @@ from boneage.cli import app
 from boneage.phantoms import make_phantom
 from boneage.radiographs import decode_image, read_radiograph, write_radiograph
 from boneage.workspace import versions
-from conftest import command
+from conftest import TOKEN, command, kill_tree
 from crash_stages import MODEL, STAGES
 from tiny_models import write_tiny_models
 
@@ -114,7 +114,7 @@ class Warm:
         "Run a stage in a folder to its end, or until it is killed after `delay` seconds"
         token, output = uuid.uuid4().hex, self.folder/"output.txt"
         for path in (output, output.with_suffix(".count")): path.unlink(missing_ok=True)
-        self._say(json.dumps(dict(stage=stage, folder=str(folder), token=token, output=str(output)) | more))
+        self._say(json.dumps(dict(stage=stage, folder=str(folder), environment={TOKEN: token}, output=str(output)) | more))
         child, began = int(self.process.stdout.readline()), time.monotonic()
         if delay is not None and not select.select([self.process.stdout], [], [], delay)[0]: kill_tree(child, token)
         status, seconds = int(self.process.stdout.readline()), time.monotonic() - began
@@ -130,24 +130,6 @@ class Warm:
     def close(self):
         self.process.stdin.close()
         self.process.wait(60)
-
-
-def kill_tree(child: int|None, token: str):
-    "Kill a child and every process that has its token in its environment, and wait until they are gone"
-    if child:
-        os.kill(child, signal.SIGSTOP)  # it starts no other while we look
-        os.kill(child, signal.SIGKILL)
-    while others := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _has(pid, token)]:
-        for pid in others:
-            try: os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError: continue
-        time.sleep(0.01)
-
-
-def _has(pid: int, token: str) -> bool:
-    "Whether a living process was started with our token"
-    try: return f"BONEAGE_CRASH={token}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError: return False
 
 
 # ------------------------------------------------------------------ what is counted

@@ -2,10 +2,10 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from boneage.bone_age import ablation, grid
-from conftest import command, copy_project, run
+from conftest import TOKEN, command, copy_project, kill_tree, run
 
 REPORTS = sorted(p.stem for p in (Path(__file__).parent.parent/"reports").glob("*.ipynb"))
 
@@ -38,22 +38,13 @@ def wait_for(there, process, seconds=600):
 
 def kill_when(there, folder):
     "Start the smoke run, and kill it and all that it started once `there()` holds"
-    process = subprocess.Popen(command("paper", "--profile", "smoke"), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    said, token = folder/"said.txt", uuid.uuid4().hex
+    with open(said, "w") as file:
+        process = subprocess.Popen(command("paper", "--profile", "smoke"), cwd=folder, stdout=file, stderr=file, env=os.environ | {TOKEN: token})
     reached = wait_for(there, process)
-    children = subprocess.run(["ps", "-eo", "pid,pgid,args"], capture_output=True, text=True).stdout.splitlines()
-    for line in children[1:]:
-        pid, group, arguments = line.split(None, 2)
-        if int(group) == process.pid or str(folder) in arguments or _inside(pid, folder):
-            try: os.kill(int(pid), signal.SIGKILL)
-            except ProcessLookupError: continue
+    kill_tree(process.pid, token)  # kernels have process groups of their own
     process.wait()
-    assert reached, "the run ended before it could be killed"
-
-
-def _inside(pid, folder) -> bool:
-    "Whether a process works in the folder: kernels have process groups of their own"
-    try: return Path(f"/proc/{pid}/cwd").resolve() == folder.resolve()
-    except OSError: return False
+    assert reached, f"the run ended before it could be killed:\n{said.read_text()[-3000:]}\n{(folder/'work'/'smoke'/'run.log').read_text()[-3000:]}"
 
 
 def test_everything_is_made(smoke):

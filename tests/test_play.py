@@ -89,3 +89,12 @@ def test_what_is_stored_is_small_and_still(notebook):
     for picture in pictures: assert np.frombuffer(base64.b64decode(picture)[:4], np.uint8).tolist() == [137, 80, 78, 71]
     live = [cell for cell in read.cells if cell.cell_type == "code" and "interact(show" in cell.source]
     assert len(live) == 1 and live[0].source.startswith("#| eval: false") and not live[0].outputs
+
+
+@each_notebook
+def test_a_plate_without_a_hand_is_shown_or_told_in_a_sentence(notebook, tmp_path):
+    plate = np.zeros((400, 300), np.float32)
+    plate[200:204, 150:154] = .5
+    write_radiograph(tmp_path/"blank.png", plate)
+    try: drawn(run_cells(notebook, str(tmp_path/"blank.png"))["show"]())
+    except ValueError as error: assert re.search("[Nn]o hand", str(error))
