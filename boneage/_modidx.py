@@ -625,6 +625,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'boneage.release.point_words': ('release.html#point_words', 'boneage/release.py'),
                                  'boneage.release.publish_weights': ('release.html#publish_weights', 'boneage/release.py'),
                                  'boneage.release.said_of_the_plate': ('release.html#said_of_the_plate', 'boneage/release.py'),
+                                 'boneage.release.unseen_masks': ('release.html#unseen_masks', 'boneage/release.py'),
                                  'boneage.release.variant_distances': ('release.html#variant_distances', 'boneage/release.py'),
                                  'boneage.release.variant_words': ('release.html#variant_words', 'boneage/release.py'),
                                  'boneage.release.verdict_words': ('release.html#verdict_words', 'boneage/release.py'),

@@ -6,8 +6,8 @@
 __all__ = ['FOLDS', 'PAPER_DETECTOR', 'TERMS', 'KINDS', 'fold_of', 'MaskData', 'fit_base', 'mine_masks', 'fit_masks',
            'cross_fit_masks', 'believed_points', 'PointData', 'fit_detector', 'cross_fit_key_points', 'mask_errors',
            'plate_variants', 'frame_distance', 'bad_plates', 'jaccard_words', 'point_shares', 'point_words',
-           'frame_words', 'fit_all', 'publish_weights', 'fold_assessors', 'assess_unseen', 'said_of_the_plate',
-           'variant_distances', 'variant_words', 'warning_words', 'verdict_words', 'authors_masks']
+           'frame_words', 'fit_all', 'publish_weights', 'fold_assessors', 'assess_unseen', 'unseen_masks',
+           'said_of_the_plate', 'variant_distances', 'variant_words', 'warning_words', 'verdict_words', 'authors_masks']
 
 # %% ../nbs/62_release.ipynb #02-62-release
 import hashlib
@@ -26,7 +26,7 @@ from .geometry import mirror, rotation, scaling, transform, translation, warp
 from .keypoint_training import fit_key_points
 from .mining import fit_round, mine, repeat_labelled
 from .networks import count_parameters, load_network, save_network
-from .preprocessing import MATRIX_COLUMNS, collect_rows, in_parallel, matrix_of, measure_plate, read_segmentation_inputs, register_cohort, raised, write_masks
+from .preprocessing import MATRIX_COLUMNS, collect_rows, in_parallel, matrix_of, measure_plate, raised, read_segmentation_inputs, register_cohort, write_masks
 from .radiographs import read_mask, read_radiograph, write_mask
 from .registration import FRAME_CAPITATE, FRAME_SHAPE, FRAME_TIP, KEY_POINTS, frame_from_key_points
 from .stages import curator_of, make_cohort, overlap_with_truth, plates_of, stored_shape, true_masks
@@ -393,6 +393,14 @@ def assess_unseen(
     table = collect_rows(cohort.id.tolist(), assess, workspace.root/"unseen.part.jsonl", made_with, label="unseen")
     workspace.write_table("unseen", table)
     return table
+
+
+def unseen_masks(
+    workspace:Workspace,
+    ids,
+) -> list[str]: # paths
+    "Where `assess_unseen` has put the masks of plates"
+    return [(workspace.root/"unseen"/f"{name}.png").as_posix() for name in ids]
 
 # %% ../nbs/62_release.ipynb #44-62-release
 def said_of_the_plate(

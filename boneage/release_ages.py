@@ -34,7 +34,7 @@ from .phantoms import write_phantoms
 from .preprocessing import MATRIX_COLUMNS, in_parallel, raised, read_regions, write_regions
 from .radiographs import publish, read_mask, read_radiograph
 from .registration import frame_from_key_points, region_matrix
-from .release import TERMS, plate_variants, publish_weights
+from .release import TERMS, plate_variants, publish_weights, unseen_masks
 from .workspace import BoneAgeSettings, Workspace
 
 # %% ../nbs/63_release_ages.ipynb #06-63-release-ages
@@ -49,7 +49,7 @@ def write_age_regions(workspace:Workspace) -> pd.DataFrame: # the plates that we
     unseen = workspace.read_table("unseen")
     plates = cohort.merge(unseen, on="id")
     plates = plates[np.isfinite(plates[MATRIX_COLUMNS].to_numpy(float)).all(1) & plates.bone_age.notna()].reset_index(drop=True)
-    plates["mask"] = [(workspace.root/"unseen"/f"{name}.png").as_posix() for name in plates.id]
+    plates["mask"] = unseen_masks(workspace, plates.id)
     plates["fold"] = deal_folds(plates, settings.folds)
     made = plates[["id", "sex", "bone_age", "fold"]]
     stamp = (workspace.root/"unseen.csv").stat().st_mtime

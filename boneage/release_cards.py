@@ -23,7 +23,7 @@ from .preprocessing import MATRIX_COLUMNS, in_parallel, matrix_of, raised
 from .radiographs import find_radiographs, read_mask, read_radiograph
 from .registration import frame_from_key_points, masked_view, region_matrix
 from .release import (authors_masks, bad_plates, fold_of, frame_words, jaccard_words, mask_errors, point_shares, point_words, publish_weights,
-                             said_of_the_plate, variant_distances, variant_words, verdict_words, warning_words)
+                             said_of_the_plate, unseen_masks, variant_distances, variant_words, verdict_words, warning_words)
 from .segmentation import segment
 from .stages import released_card
 from .workspace import Workspace
@@ -33,7 +33,7 @@ def outline_kinds(
     drawn:list[str],    # ids of plates with an outline by hand
 ) -> dict[str, str]:    # kind, by id; those corrected from a network's outline are left out
     "Which outlines by hand can measure a network"
-    said = json.loads((Path(str(files("boneage")))/"data"/"rsna_labels.json").read_text())["info"]
+    said = json.loads((files("boneage")/"data"/"rsna_labels.json").read_text(encoding="utf-8"))["info"]
     return {i: "drawn by hand where round 2 had failed" if i in said["corrected"] else "drawn by hand before mining" for i in drawn if i not in said["outlines_corrected"]}
 
 # %% ../nbs/65_release_cards.ipynb #07-65-release-cards
@@ -41,7 +41,7 @@ def verdict_card(
     cohort:list[str],  # ids
 ) -> dict:             # empty for another cohort than the one that was looked at
     "The verdicts by eye that the package carries, in a row of numbers"
-    verdicts = pd.read_csv(Path(str(files("boneage")))/"data"/"rsna_mask_verdicts.csv", dtype={"id": str})
+    with (files("boneage")/"data"/"rsna_mask_verdicts.csv").open(encoding="utf-8") as file: verdicts = pd.read_csv(file, dtype={"id": str})
     if set(verdicts.id) != set(cohort): return {}
     return verdict_words(verdicts) | {"wrong, clearly": int((verdicts.sure == "clear").sum()), "wrong, unsure": int((verdicts.sure == "unsure").sum())}
 
@@ -51,7 +51,7 @@ def mask_card(
     unseen:pd.DataFrame,  # of `assess_unseen`
 ) -> dict:                # mining, crossfit, by_eye
     "How segmentation errs on plates that it had not seen"
-    masks = pd.DataFrame(dict(id=unseen.id, mask=[str(workspace.root/"unseen"/f"{i}.png") for i in unseen.id]))
+    masks = pd.DataFrame(dict(id=unseen.id, mask=unseen_masks(workspace, unseen.id)))
     labels = labels_of(workspace).dropna(subset=["mask"])
     errors, kinds = mask_errors(masks, dict(zip(labels.id, labels["mask"]))), outline_kinds(labels.id.tolist())
     crossfit = {kind: jaccard_words(rows) for kind, rows in errors.groupby(errors.id.map(kinds))}
@@ -99,7 +99,8 @@ def warning_card(
     "How often is warned, of good plates and of bad ones"
     paths, labels = workspace.read_table("cohort").set_index("id").path, labels_of(workspace).dropna(subset=["mask", *POINT_COLUMNS])
     labels = labels[labels.id.map(lambda i: fold_of(i, len(assessors)) == 0)]
-    good = [(read_radiograph(paths[row["id"]]), read_mask(workspace.root/"unseen"/f"{row['id']}.png"), np.array([row[c] for c in POINT_COLUMNS], float).reshape(3, 2)) for row in labels.to_dict("records")]
+    points = labels[list(POINT_COLUMNS)].to_numpy(float).reshape(-1, 3, 2)
+    good = [(read_radiograph(paths[name]), read_mask(mask), places) for name, mask, places in zip(labels.id, unseen_masks(workspace, labels.id), points)]
     bad = bad_plates(good, each) if len(good) > 1 else []
     said = [said_of_the_plate(raised(result).warnings) for _, result in in_parallel(lambda plate: assessors[0].assess(plate[1]), bad, label="bad plates")]
     return warning_words(unseen, [(kind, words) for (kind, _), words in zip(bad, said)]) if bad else {}

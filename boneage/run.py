@@ -88,9 +88,9 @@ def run_report(
     say(f"  {title} …")
     partial, failed = (Path(executed).with_name(f"{Path(executed).stem}.{ending}.ipynb") for ending in ("running", "failed"))
     try:
-        with writing(executed):
+        with writing(executed), _private_sockets() as config:
             partial.parent.mkdir(parents=True, exist_ok=True)
-            with _private_sockets() as config: papermill.execute_notebook(str(notebook), str(partial), parameters, kernel_name="python3", progress_bar=False, cwd=".", config=config)
+            papermill.execute_notebook(str(notebook), str(partial), parameters, kernel_name="python3", progress_bar=False, cwd=".", config=config)
             partial.replace(executed)
     except PapermillExecutionError as error:
         partial.replace(failed)

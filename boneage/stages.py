@@ -33,8 +33,8 @@ from .keypoint_training import fit_key_points
 from .mining import Curator, keep_as_decided, keep_by_quality, keep_by_truth, mine, read_decisions
 from .networks import WeightsError, load_network, save_network
 from .phantoms import write_hard, write_phantoms
-from .preprocessing import (in_parallel, matrix_of, measure_plate, read_regions, read_segmentation_inputs,
-                                   register_cohort, write_masks, write_regions, raised)
+from .preprocessing import (in_parallel, matrix_of, measure_plate, raised, read_regions, read_segmentation_inputs,
+                                   register_cohort, write_masks, write_regions)
 from .radiographs import read_mask, read_radiograph, write_mask
 from .registration import FRAME_CAPITATE, FRAME_TIP, frame_from_key_points
 from .review import curate_from_file
