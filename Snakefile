@@ -3,8 +3,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from boneage.run import model_groups, report_inputs
-from boneage.workspace import Workspace
+from boneage.paper.run import model_groups, report_inputs
+from boneage.datasets.workspace import Workspace
 
 W = config["workspace"]                      # work/<run>, opened by `boneage paper`
 profile = asdict(Workspace(Path(W)).profile)
@@ -33,7 +33,7 @@ def released(name):
 
 
 # Every job is one report; what differs stands in its params, which (unlike a shell command) are read when the rule is made.
-SHELL = f"{sys.executable} -m boneage.run reports/{{params.report}}.ipynb {W}/notebooks/{{params.executed}}.ipynb root={W} {{params.more}}"
+SHELL = f"{sys.executable} -m boneage.paper.run reports/{{params.report}}.ipynb {W}/notebooks/{{params.executed}}.ipynb root={W} {{params.more}}"
 
 
 def job(name, executed="", more="", **used):

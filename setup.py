@@ -2,7 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 settings = ConfigParser(delimiters=["="], interpolation=None)
@@ -25,7 +25,7 @@ setup(
     license_expression=package["license"],
     keywords=package["keywords"],
     classifiers=lines("classifiers"),
-    packages=["boneage"],
+    packages=find_packages(include=["boneage*"]),
     include_package_data=False,  # what is listed next, and nothing else
     package_data={"boneage": ["data/*", "weights/**/*"]},
     install_requires=lines("requirements"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from boneage.phantoms import make_phantom
+from boneage.synthetic.phantoms import make_phantom
 from boneage.radiographs import write_radiograph
 from measure import in_turns, machine
 
@@ -27,8 +27,8 @@ print(sorted(took)[3])"""
 
 LOADING = """import sys, time
 import numpy as np
-from boneage.bone_age_training import _PrepareRegions
-from boneage.training import ArrayLoader, Augmentation
+from boneage.training.bone_age import _PrepareRegions
+from boneage.training.core import ArrayLoader, Augmentation
 height, width, count = map(int, sys.argv[1:])
 images = np.random.default_rng(0).integers(0, 256, (count, height*106//100, width*106//100), np.uint8)
 loader = ArrayLoader((images, np.ones(count, np.float32)), _PrepareRegions((height, width), Augmentation(5, .05, .05, gamma=.2)), 16, True)

@@ -17,17 +17,17 @@ from torch.utils.data import DataLoader
 
 from boneage.assessment import ask_models, load_assessor
 from boneage.bone_age import ModelName
-from boneage.bone_age_training import _PrepareRegions, bone_age_config
+from boneage.training.bone_age import _PrepareRegions, bone_age_config
 from boneage.contrast import measure_contrast
 
 from boneage.keypoints import detect_key_points
-from boneage.phantoms import make_phantom
-from boneage.preprocessing import plate_regions
+from boneage.synthetic.phantoms import make_phantom
+from boneage.datasets.preprocessing import plate_regions
 from boneage.radiographs import read_radiograph, write_radiograph
 from boneage.registration import frame_from_key_points, region_matrix
 from boneage.segmentation import segment
-from boneage.training import ArrayLoader, Augmentation, fast_bfloat16, fresh_network
-from boneage.workspace import load_profile
+from boneage.training.core import ArrayLoader, Augmentation, fast_bfloat16, fresh_network
+from boneage.datasets.profiles import load_profile
 from measure import Figure, convolution_speed, copy_speed, in_turns, machine, operations, peak_memory, rows, seconds
 from peers import FRAME, PlainDataset, one_thread, recipe_network
 

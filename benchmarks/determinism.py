@@ -12,13 +12,13 @@ import torch
 
 from boneage.assessment import weights_folder
 from boneage.bone_age import ModelName
-from boneage.bone_age_training import fit_bone_age
+from boneage.training.bone_age import fit_bone_age
 from boneage.contrast import Contrast
 from boneage.networks import load_network
-from boneage.phantoms import write_phantoms
-from boneage.preprocessing import in_parallel, measure_plate, register_cohort, write_masks, write_regions
+from boneage.synthetic.phantoms import write_phantoms
+from boneage.datasets.preprocessing import in_parallel, measure_plate, register_cohort, write_masks, write_regions
 from boneage.registration import region_matrix
-from boneage.workspace import load_profile
+from boneage.datasets.profiles import load_profile
 from measure import machine
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -1,6 +1,6 @@
 """How fast it is on a GPU: `make bench-gpu` writes benchmarks/gpu.json, which the site's page on speed shows.
 
-Training is the library's own, `boneage.training.fit`, at the sizes of the profile rsna, on made-up regions: what a step costs does not depend on what is in the pictures."""
+Training is the library's own, `boneage.training.core.fit`, at the sizes of the profile rsna, on made-up regions: what a step costs does not depend on what is in the pictures."""
 import json
 import sys
 import tempfile
@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from boneage.bone_age import grid
-from boneage.training import ArrayLoader, Schedule, fit
-from boneage.workspace import load_profile
+from boneage.training.core import ArrayLoader, Schedule, fit
+from boneage.datasets.profiles import load_profile
 from benchmark import against_recipe, run_all, training_arrays, training_step
 from determinism import difference
 from determinism import fit as fit_small

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from boneage.bone_age import ModelName
-from boneage.bone_age_training import fit_bone_age
-from boneage.evaluation import SCHEMA, score
+from boneage.training.bone_age import fit_bone_age
+from boneage.paper.evaluation import SCHEMA, score
 from boneage.networks import build_network
-from boneage.phantoms import write_phantoms
-from boneage.preprocessing import measure_plate, in_parallel, read_regions, register_cohort, write_masks, write_regions
-from boneage.workspace import load_profile
+from boneage.synthetic.phantoms import write_phantoms
+from boneage.datasets.preprocessing import measure_plate, in_parallel, read_regions, register_cohort, write_masks, write_regions
+from boneage.datasets.profiles import load_profile
 from measure import peak_memory
 
 PROJECT = Path(__file__).resolve().parent.parent

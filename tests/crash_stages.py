@@ -17,7 +17,7 @@ PROFILE = dict(name="crash", seed=7, cohort=dict(source="phantoms", train=8, val
                bone_age=dict(scales=dict(hand=0.03, carpals=0.06, metacarpals=0.05), widths=[4]*6, pools=[2, 2, 1, 1, 1, 1], hidden=[8], epochs=6, batch_size=4))
 MODEL = "registered-hand-both-regression"
 CELLS = ["root = '.'\nnumber = 1",
-         "from boneage.workspace import Workspace\nimport pandas as pd\nworkspace = Workspace(root)",
+         "from boneage.datasets.workspace import Workspace\nimport pandas as pd\nworkspace = Workspace(root)",
          "workspace.write_result('report', dict(numbers=[number*i for i in range(2000)]))",
          "workspace.write_table('report', pd.DataFrame(dict(number=range(3000))))",
          "print('line\\n'*2000)\nnumber*2"]
@@ -33,26 +33,26 @@ def make_phantoms():
 
 def mine_masks():
     "Two rounds of mining, then everybody's mask"
-    from boneage.stages import segment_cohort
+    from boneage.paper.pipeline import segment_cohort
     segment_cohort(_workspace())
 
 
 def cut_arrays():
     "The arrays of all regions"
-    from boneage.stages import cut_regions
+    from boneage.paper.pipeline import cut_regions
     cut_regions(_workspace())
 
 
 def train():
     "One model for the bone age"
     from boneage.bone_age import ModelName
-    from boneage.stages import train_model
+    from boneage.paper.pipeline import train_model
     train_model(_workspace(), ModelName(*MODEL.split("-")))
 
 
 def report():
     "A notebook by papermill, whose kernel publishes two files"
-    from boneage.run import run_report
+    from boneage.paper.run import run_report
     run_report("report.ipynb", "notebooks/report.ipynb", dict(number=3), lambda line: None)
 
 
@@ -70,7 +70,7 @@ def export():
     "A network as safetensors and as an ONNX model"
     from boneage.export import export_network
     from boneage.networks import save_network
-    from boneage.training import fresh_network
+    from boneage.training.core import fresh_network
     config = dict(network="BoneAgeNetwork", shape=[62, 47], widths=[2]*6, hidden=[16, 8], head="classification", view=dict(input="registered", region="hand", scale=1/32))
     network = fresh_network(config, 7).eval()
     save_network("network", network, config, card={"images": 3})
@@ -79,7 +79,7 @@ def export():
 
 
 def _workspace():
-    from boneage.workspace import Workspace
+    from boneage.datasets.workspace import Workspace
     return Workspace(".")
 
 
@@ -92,8 +92,9 @@ def prepare():
     import nbformat
     import yaml
 
-    from boneage.stages import cut_regions, make_cohort, register_stage, segment_cohort
-    from boneage.workspace import Workspace, load_profile, open_workspace
+    from boneage.paper.pipeline import cut_regions, make_cohort, register_stage, segment_cohort
+    from boneage.datasets.profiles import load_profile
+    from boneage.datasets.workspace import Workspace, open_workspace
     base = Path.cwd()
     Path("crash.yaml").write_text(yaml.safe_dump({key: value for key, value in PROFILE.items() if key != "name"}))
     make_cohort(open_workspace(load_profile("crash.yaml"), "."))
@@ -182,7 +183,7 @@ def serve():
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     import fastai.basics, nbclient, papermill, sklearn  # noqa: E401, F401  quicker once than in each child
-    import boneage.cli, boneage.export, boneage.run, boneage.stages  # noqa: E401, F401
+    import boneage.cli, boneage.export, boneage.paper.run, boneage.paper.pipeline  # noqa: E401, F401
     try:
         import onnx, onnxscript, tqdm  # noqa: E401, F401  onnxruntime starts a thread at once: each child imports it for itself
         tqdm.tqdm.monitor_interval = 0   # another thread

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from boneage.annotations import Annotation, coco_area, from_coco, pack_runs, read_annotations, rsna_labels, run_lengths, to_coco, unpack_runs
+from boneage.datasets.annotations import Annotation, coco_area, from_coco, pack_runs, read_annotations, rsna_labels, run_lengths, to_coco, unpack_runs
 
 coco_mask = pytest.importorskip("pycocotools.mask", reason="the COCO library is not installed")
 

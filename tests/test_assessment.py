@@ -14,7 +14,7 @@ from boneage.contrast import measure_contrast, normalise
 from boneage.ensembles import RuleError, VotingRule
 from boneage.geometry import compose, is_mirrored, mirror, rotation, scaling, transform, translation, warp
 from boneage.networks import WeightsError, save_network
-from boneage.phantoms import make_phantom
+from boneage.synthetic.phantoms import make_phantom
 from boneage.radiographs import RadiographError, write_radiograph
 from boneage.registration import FRAME_CAPITATE, FRAME_TIP, KEY_POINTS, frame_from_key_points, region_image
 from tiny_models import AGES, constant_age, usual_points, write_tiny_models

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import boneage
 from boneage.cli import app
-from boneage.phantoms import make_phantom
+from boneage.synthetic.phantoms import make_phantom
 from boneage.radiographs import write_radiograph
 from conftest import run
 from tiny_models import write_tiny_models

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from boneage.cohorts import (COHORT, DIALECTS, STAGES, CohortError, canonical_id, development_stage, draw_evenly, find_dialect, load_cohort,
+from boneage.datasets.cohorts import (COHORT, DIALECTS, STAGES, CohortError, canonical_id, development_stage, draw_evenly, find_dialect, load_cohort,
                              read_labels, split_cohort, stage_bounds)
 
 TABLES = {  # dialect: header and a male of 120 months, a female of 66

@@ -28,9 +28,9 @@ from typer.testing import CliRunner
 
 from boneage import __version__
 from boneage.cli import app
-from boneage.phantoms import make_phantom
+from boneage.synthetic.phantoms import make_phantom
 from boneage.radiographs import decode_image, read_radiograph, write_radiograph
-from boneage.workspace import versions
+from boneage.datasets.workspace import versions
 from conftest import TOKEN, command, kill_tree
 from crash_stages import MODEL, STAGES
 from tiny_models import write_tiny_models

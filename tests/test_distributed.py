@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from boneage.bone_age import ModelName
-from boneage.distributed import process_of_group, run_together
-from boneage.stages import train_together
-from boneage.training import ArrayLoader, Augmentation, Schedule, apply_tables, fit, sample_matrices, sample_tables, warp_batch
-from boneage.workspace import Workspace
+from boneage.training.distributed import process_of_group, run_together
+from boneage.paper.pipeline import train_together
+from boneage.training.core import ArrayLoader, Augmentation, Schedule, apply_tables, fit, sample_matrices, sample_tables, warp_batch
+from boneage.datasets.workspace import Workspace
 from test_training import train_loader
 
 pytest.importorskip("accelerate", reason="accelerate is not installed")

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from boneage.bone_age import ablation, grid
-from boneage.claims import mae_step, paired_errors, read_paper, relative_cost
+from boneage.paper.claims import mae_step, paired_errors, read_paper, relative_cost
 from boneage.ensembles import vote
-from boneage.evaluation import (SCHEMA, bland_altman, ensemble_predictions, fit_voting_rule, fit_voting_rules, gather_predictions,
+from boneage.paper.evaluation import (SCHEMA, bland_altman, ensemble_predictions, fit_voting_rule, fit_voting_rules, gather_predictions,
                                 mae_difference, mean_absolute_error, score, share, vote_weights, voted_predictions)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from boneage.cohorts import STAGES, development_stage
+from boneage.datasets.cohorts import STAGES, development_stage
 from boneage.ensembles import conformal_half_width, vote
-from boneage.evaluation import (SCHEMA, bland_altman, choose_models, cross_voted_predictions, ensemble_predictions, estimate_of, fit_voting_rule,
+from boneage.paper.evaluation import (SCHEMA, bland_altman, choose_models, cross_voted_predictions, ensemble_predictions, estimate_of, fit_voting_rule,
                                 fit_voting_rules, gather_predictions, in_order, key_point_errors, mae_difference, mae_table, mean_absolute_error,
                                 mean_estimate, median_predictions, registration_errors, rule_rows, score, share, share_within, shares_by,
                                 vote_weights, voted_predictions, with_holm, with_stage)

@@ -28,17 +28,17 @@ from torch import nn
 pydicom = pytest.importorskip("pydicom")
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from boneage.annotations import POINT_COLUMNS, Annotation, AnnotationError, read_annotations, read_key_points, to_coco, to_labelme, to_supervisely
+from boneage.datasets.annotations import POINT_COLUMNS, Annotation, AnnotationError, read_annotations, read_key_points, to_coco, to_labelme, to_supervisely
 from boneage.batches import read_sexes
-from boneage.cohorts import DIALECTS, CohortError, read_labels
+from boneage.datasets.cohorts import DIALECTS, CohortError, read_labels
 from boneage.ensembles import RuleError, VotingRule, read_rules
 from boneage.inference import OnnxNetwork, WeightsError, read_config
-from boneage.mining import MaskCandidate, read_decisions
+from boneage.training.mining import MaskCandidate, read_decisions
 from boneage.networks import load_network
 from boneage.radiographs import RadiographError, dicom_sex, read_mask, read_radiograph
-from boneage.review import DecisionLog, read_candidates, write_candidates
-from boneage.training import Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
-from boneage.workspace import Profile, ProfileError, load_profile
+from boneage.training.review import DecisionLog, read_candidates, write_candidates
+from boneage.training.core import Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
+from boneage.datasets.profiles import Profile, ProfileError, load_profile
 from measure import machine
 from test_radiographs import as_bits, dicom
 from tiny_models import RULES, write_tiny_models

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pydicom")
-from boneage.phantoms import make_phantom
+from boneage.synthetic.phantoms import make_phantom
 from boneage.radiographs import write_radiograph
 from test_radiographs import as_bits, bomb_dicom, bomb_jpeg, bomb_png, bomb_tiff, dicom, save, save_dicom
 from tiny_models import write_tiny_models

@@ -1,6 +1,6 @@
 "The frozen test set is what it was when it was frozen, and its defects come at least as often as on real plates"
-from boneage.phantoms import HARD, HARD_RATES, fingerprint, frozen_hard, hard_record
-from boneage.plates import Rates
+from boneage.synthetic.phantoms import HARD, HARD_RATES, fingerprint, frozen_hard, hard_record
+from boneage.synthetic.exposure import Rates
 
 
 def test_hard_is_frozen():

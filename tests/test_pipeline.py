@@ -71,7 +71,7 @@ def test_pages_do_without_a_test_set(smoke, tmp_path):
         rows[rows.split != "test"].to_csv(table, index=False)
     shutil.copytree(smoke/"work"/"smoke"/"results", root/"results", ignore=shutil.ignore_patterns("*test*", "*claims*", "*ablation*", "*mae*", "*stage*", "submission*"))
     for name in ("08_ablation", "09_mae_table", "10_stages", "11_test_set", "12_summary", "13_claims"):
-        done = subprocess.run([sys.executable, "-m", "boneage.run", f"reports/{name}.ipynb", root/"notebooks"/f"{name}.ipynb", f"root={root}"], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-m", "boneage.paper.run", f"reports/{name}.ipynb", root/"notebooks"/f"{name}.ipynb", f"root={root}"], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     found = json.loads((root/"results"/"test_set.json").read_text())
     assert found["split"] == "validation" and "mae" not in found and found["validation"]["mae"]["n"] == 16

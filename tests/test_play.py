@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ipywidgets import Checkbox
 
-from boneage.phantoms import make_phantom
+from boneage.synthetic.phantoms import make_phantom
 from boneage.radiographs import write_radiograph
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from boneage.radiographs import MAX_PIXELS, RadiographError, dicom_sex, find_radiographs, publish, read_mask, read_radiograph, write_mask, write_radiograph
+from boneage.files import publish
+from boneage.radiographs import MAX_PIXELS, RadiographError, dicom_sex, find_radiographs, read_mask, read_radiograph, write_mask, write_radiograph
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset, FileMetaDataset

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from boneage.contrast import measure_contrast
-from boneage.phantoms import make_phantom
-from boneage.preprocessing import MATRIX_COLUMNS, plate_regions, read_regions, write_regions
+from boneage.synthetic.phantoms import make_phantom
+from boneage.datasets.preprocessing import MATRIX_COLUMNS, plate_regions, read_regions, write_regions
 from boneage.radiographs import RadiographError, read_radiograph, write_mask, write_radiograph
 from boneage.registration import region_matrix
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from boneage.review import PlateCanvas, candidate_picture
+from boneage.training.review import PlateCanvas, candidate_picture
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

@@ -24,7 +24,7 @@ def report(path: Path, *cells):
     parameters = code('root = "work/smoke"', metadata=dict(tags=["parameters"]))
     widget = output("display_data", {"application/vnd.jupyter.widget-view+json": dict(model_id="1"), "text/plain": "Button()"})
     table = output("execute_result", {"text/html": "<table><tr><td>31.56</td></tr></table>", "text/plain": "31.56"}, execution_count=1)
-    last = code("boneage.evaluation.mae_table()", outputs=[table, widget], execution_count=1)
+    last = code("boneage.paper.evaluation.mae_table()", outputs=[table, widget], execution_count=1)
     made = nbformat.v4.new_notebook(cells=[*map(markdown, cells[:1]), parameters, *map(markdown, cells[1:]), last])
     made.metadata["papermill"] = dict(duration=12.4)
     nbformat.write(made, path)
@@ -39,7 +39,7 @@ def build(root: Path) -> subprocess.CompletedProcess:
 def root(tmp_path_factory) -> Path:
     "A workspace with two reports of a run that was stopped, and its site"
     root = tmp_path_factory.mktemp("work")/"partial"
-    report(root/"notebooks"/"01_cohort.ipynb", "# The cohort\n> Which radiographs\n\nWords before. See [registration](../nbs/12_registration.ipynb), [the test set](11_test_set.ipynb) and `fit_similarity`.",
+    report(root/"notebooks"/"01_cohort.ipynb", "# The cohort\n> Which radiographs\n\nWords before. See [registration](../nbs/assessing/12_registration.ipynb), [the test set](11_test_set.ipynb) and `fit_similarity`.",
            "The loss is $L = H - \\log J$ with\n\n$$J = \\frac{1}{n} \\sum_{i=1}^n \\frac{y_i \\hat{y}_i}{y_i + \\hat{y}_i - y_i \\hat{y}_i} \\tag{3}$$", "An error of {{< var story.mae >}} months.", "Download: [the figure, SVG](../figures/mae.svg) · [its data, CSV](../figures/mae.csv)")
     report(root/"notebooks"/"07_training_1.ipynb", "# Fitting\n> Models")
     report(root/"notebooks"/"08_ablation.failed.ipynb", "# Ablation\n> Failed")
@@ -66,8 +66,8 @@ def test_nothing_is_broken_or_fetched(root):
 
 
 def test_every_notebook_has_a_page(root):
-    library = {p.stem.split("_", 1)[1] for p in (PROJECT/"nbs").glob("[0-9]*.ipynb")}
-    assert library | {"index", "names"} == {p.stem for p in (root/"site"/"library").glob("*.html")}
+    library = {f"{p.parent.name}/{p.stem.split('_', 1)[1]}" for p in (PROJECT/"nbs").rglob("[0-9]*.ipynb")}
+    assert library | {"index", "names"} == {p.relative_to(root/"site"/"library").with_suffix("").as_posix() for p in (root/"site"/"library").rglob("*.html")}
     for folder, expected in BESIDE.items():
         assert set(expected.split()) == {p.stem.split("_", 1)[1] for p in (PROJECT/folder).glob("[0-9]*.ipynb")}
         assert set(expected.split()) | {"index"} == {p.stem for p in (root/"site"/folder).glob("*.html")}
@@ -81,16 +81,16 @@ def test_reports_show_what_they_should(root):
     assert "31.56" in text and "An error of 6.10 months" in text and "Words before" in text
     assert "<math" in text and "(3)" in text and "katex" not in text.lower()
     assert "Button()" not in text and "vnd.jupyter.widget" not in text
-    assert 'href="../library/registration.html"' in text and 'href="../library/geometry.html#fit_similarity"' in text
+    assert 'href="../library/assessing/registration.html"' in text and 'href="../library/assessing/geometry.html#fit_similarity"' in text
     assert "the test set" in text and "test_set.html" not in text
     assert "part 2" in page(root, "reports/training_1")
 
 
 def test_library_shows_code_lessons_and_outputs(root):
-    text = page(root, "library/geometry")
+    text = page(root, "library/assessing/geometry")
     assert "exported" in text and 'id="fit_similarity"' in text and "data:image/png" in text and "expect_fail" in text
     names = page(root, "library/names")
-    assert 'href="../library/geometry.html#fit_similarity"' in names or 'href="geometry.html#fit_similarity"' in names
+    assert 'href="../library/assessing/geometry.html#fit_similarity"' in names or 'href="assessing/geometry.html#fit_similarity"' in names
 
 
 def test_pages_to_play_with_show_controls_and_two_settings(root):
@@ -134,12 +134,12 @@ def test_figures_can_be_downloaded(root):
 
 def test_pages_end_with_how_they_were_made(root):
     assert "Made in 12 s." in page(root, "reports/cohort")
-    for name in ("library/geometry", "howto/own_data", "play/mask"): assert f"boneage {__version__}" in page(root, name) and "Python 3." in page(root, name)
+    for name in ("library/assessing/geometry", "howto/own_data", "play/mask"): assert f"boneage {__version__}" in page(root, name) and "Python 3." in page(root, name)
 
 
 def test_glossary_leads_to_chapters(root):
     text = page(root, "glossary")
-    assert "Epiphysis" in text and 'href="library/registration.html"' in text
+    assert "Epiphysis" in text and 'href="library/assessing/registration.html"' in text
 
 
 def test_search_works_without_a_server(root):

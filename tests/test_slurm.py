@@ -8,8 +8,8 @@ from unittest.mock import patch
 
 import pytest
 
-from boneage.run import only_jobs, run_paper
-from boneage.workspace import Workspace
+from boneage.paper.run import only_jobs, run_paper
+from boneage.datasets.workspace import Workspace
 from conftest import command, copy_project
 from one_node_slurm import NoSlurm, one_node_slurm
 from test_pipeline import numbers, wait_for
@@ -40,7 +40,7 @@ def job_environments(folder: Path) -> list[list[str]]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if b"boneage.run" in (process/"cmdline").read_bytes().split(b"\0") and (process/"cwd").resolve() == folder.resolve(): found.append((process/"environ").read_text().split("\0"))
+            if b"boneage.paper.run" in (process/"cmdline").read_bytes().split(b"\0") and (process/"cwd").resolve() == folder.resolve(): found.append((process/"environ").read_text().split("\0"))
         except OSError: continue  # it has ended
     return found
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from boneage.networks import BoneAgeNetwork
-from boneage.training import (ArrayLoader, Augmentation, CheckpointError, Schedule, apply_tables, digest, fit, fresh_network, read_checkpoint,
+from boneage.training.core import (ArrayLoader, Augmentation, CheckpointError, Schedule, apply_tables, digest, fit, fresh_network, read_checkpoint,
                               sample_matrices, sample_tables, warp_batch, write_checkpoint)
 
 CONFIG = dict(network="BoneAgeNetwork", shape=(24, 20), widths=(4, 4, 4, 4, 4, 4), pools=(2, 2, 1, 1, 1, 1), hidden=(8,), dropout=0.3)
@@ -98,7 +98,7 @@ def test_finished_fit_does_not_train(tmp_path):
 
 
 def test_every_resume_point_gives_the_same_bits(tmp_path, monkeypatch):
-    import boneage.training as training
+    import boneage.training.core as training
     expected, _ = train_and_say(tmp_path / "straight.safetensors")
 
     class Stop(Exception): pass
@@ -149,7 +149,7 @@ def test_damaged_checkpoint_is_named(tmp_path, spoil):
 
 def test_errors_keep_their_words(tmp_path, monkeypatch):
     "fastai rewrites what its callbacks raise; a full disk must still say so"
-    import boneage.training as training
+    import boneage.training.core as training
 
     def full(*args): raise OSError(28, "No space left on device")
 

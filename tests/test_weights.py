@@ -6,7 +6,7 @@ import pytest
 
 from boneage.assessment import load_assessor, weights_folder
 from boneage.geometry import rotation, transform, warp
-from boneage.phantoms import CLEAN, make_phantom
+from boneage.synthetic.phantoms import CLEAN, make_phantom
 from boneage.radiographs import read_radiograph
 from boneage.registration import FRAME_CAPITATE, FRAME_TIP
 

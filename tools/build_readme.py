@@ -22,7 +22,7 @@ def readme(notebook: Path) -> tuple[str, dict[str, bytes]]:
     for cell in source.cells:
         if SILENT.search(cell.source): text = text.replace(f"```python\n{cell.source}\n```\n", "", 1)
     for words in alts: text = text.replace("![png](", f"![{words}](", 1)
-    text = re.sub(r"\]\((\d\d_\w+\.ipynb)", r"](nbs/\1", text).replace("](../", "](")
+    text = re.sub(r"\]\((\w+/\d\d_\w+\.ipynb)", r"](nbs/\1", text).replace("](../", "](")
     return re.sub(r"\n[ \n]*\n", "\n\n", text).strip() + "\n", dict(resources["outputs"])
 
 

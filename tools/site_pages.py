@@ -10,10 +10,10 @@ import nbformat
 import site_measures
 import yaml
 
-from boneage.claims import number_words, read_paper
-from boneage.evaluation import Estimate
-from boneage.stages import bone_age_card
-from boneage.workspace import code_words
+from boneage.paper.claims import number_words, read_paper
+from boneage.paper.evaluation import Estimate
+from boneage.paper.pipeline import bone_age_card
+from boneage.datasets.workspace import code_words
 
 PROJECT = Path(__file__).absolute().parent.parent
 DIRECTIVE = re.compile(r"^[ \t]*#\|[ \t]*(\w+)(?![\w-]*[ \t]*:).*\n?", re.M)  # nbdev's own; `#| key: value` is Quarto's
@@ -25,6 +25,12 @@ HEADLINE = ("mae_original", "mae_normalised", "mae_registered", "mae_best_ensemb
 USES = (("assess a folder of DICOM files", "howto/dicom_folder.ipynb"), ("your own radiographs", "howto/own_data.ipynb"), ("every how-to", "howto/index.md"))
 BESIDE = {"howto": ("How to", "Short pages for one purpose each, on phantoms; the tests run them"),  # folders of pages beside the library: title, summary
           "play": ("Play", "A notebook for each step of the way, with sliders in JupyterLab (`make lab`); here stands what two settings give")}
+WINGS = {"assessing": ("Assessing a radiograph", "The way of one radiograph, from a file to a bone age: NumPy, OpenCV and PyTorch only"),  # folders of nbs/: title, summary
+         "datasets": ("Data sets", "Label tables, annotations, profiles, and what a run keeps of each radiograph"),
+         "synthetic": ("Synthetic radiographs", "Phantoms, whose mask, key points and bone age are known exactly"),
+         "training": ("Training", "How each network is fitted, alone and by positive mining"),
+         "paper": ("The paper", "Errors, figures, claims, and the pipeline that reruns them"),
+         "release": ("Release", "How the networks that come with the package were fitted and measured")}
 WIDGETS = "application/vnd.jupyter.widget-view+json"
 
 
@@ -36,6 +42,7 @@ class Page:
     title: str
     summary: str      # the one line after the title
     definitions: dict # what the page exports: name → one-line docstring
+    module: str = ""  # that it defines: `boneage.training.core`
 
 
 def read_page(source: Path, folder: str) -> Page:
@@ -46,10 +53,11 @@ def read_page(source: Path, folder: str) -> Page:
     title = re.search(r"^# (.+)$", first, re.M)
     summary = re.search(r"^> (.+)$", first, re.M)
     name = re.sub(r"^\d+_", "", source.stem)
-    found = {}
+    found, module = {}, ""
     for cell in notebook.cells:
+        if exported := re.search(r"^#\| default_exp (\S+)", cell.source, re.M): module = f"boneage.{exported[1]}"
         if cell.cell_type == "code" and "export" in DIRECTIVE.findall(cell.source): found |= definitions(cell.source)
-    return Page(source, folder + name, (title[1].strip() if title else name) + (f", part {int(part[1]) + 1}" if part else ""), summary[1].strip() if summary else "", found)
+    return Page(source, folder + name, (title[1].strip() if title else name) + (f", part {int(part[1]) + 1}" if part else ""), summary[1].strip() if summary else "", found, module)
 
 
 def definitions(source: str) -> dict:
@@ -69,7 +77,7 @@ class Links:
         self.pages = {page.source.stem: page.address for page in pages}
         names = [(name, page) for page in pages for name in page.definitions]
         self.names = {name: f"{page.address}.ipynb#{name}" for name, page in names if sum(name == other for other, _ in names) == 1}
-        self.names |= {"boneage." + Path(p.address).name: p.address + ".ipynb" for p in pages if p.address.startswith("library/")}
+        self.names |= {page.module: f"{page.address}.ipynb" for page in pages if page.module}
 
     def into(self, text: str, page: str) -> str:
         "Prose with its links to notebooks led to their pages (or made plain, where there is no page), and names of the library made links"
@@ -147,7 +155,7 @@ def index_of_names(library: list[Page]) -> str:
     parts = ["---\ntitle: Names\ndescription: Everything that the library exports, with one line each; a name leads to its code, its lesson and its checks\n---\n"]
     for page in library:
         rows = [f"- [`{name}`]({relative(page.address, 'library/names')}.ipynb#{name}): {line}" for name, line in page.definitions.items()]
-        if rows: parts += [f"## boneage.{Path(page.address).name}\n", page.summary + "\n", *rows, ""]
+        if rows: parts += [f"## {page.module}\n", page.summary + "\n", *rows, ""]
     return "\n".join(parts)
 
 
@@ -231,17 +239,16 @@ def where_to_go(reports: list[Page]) -> str:
 def assemble(root: Path, folder: Path):
     "Put everything that the site is rendered from into `folder`"
     front = read_page(PROJECT/"nbs"/"index.ipynb", "")
-    library = [read_page(p, "library/") for p in sorted((PROJECT/"nbs").glob("[0-9]*.ipynb"))]
+    wings = {wing: [read_page(p, f"library/{wing}/") for p in sorted((PROJECT/"nbs"/wing).glob("[0-9]*.ipynb"))] for wing in WINGS}
+    library = [page for pages in wings.values() for page in pages]
     beside = {name: [read_page(p, f"{name}/") for p in sorted((PROJECT/name).glob("[0-9]*.ipynb"))] for name in BESIDE}
     reports = [read_page(p, "reports/") for p in sorted((root/"notebooks").glob("*.ipynb")) if "." not in p.stem]
     shown = [*library, *(page for pages in beside.values() for page in pages), *reports]
     links = Links([front, *shown])
     for page in shown: write_notebook(folder, page, processed(page, links, fold=page in reports))
     write_notebook(folder, front, told(processed(front, links), headline(root) + "\n" + where_to_go(reports), about_run(root, reports)))
-    assessing = [p for p in library if p.source.stem < "25"]
-    research = [p for p in library if p.source.stem >= "25"]
     write_page(folder/"library"/"index.md", "The library", "Notebooks are its source. A bar marks code that becomes the library; the other cells are lessons and checks, which every test runs",
-               f"## Assessing a radiograph\n\n{table(assessing, 'library/index')}\n\n## Research\n\n{table(research, 'library/index')}")
+               "\n\n".join(f"## {title}\n\n{summary}.\n\n{table(wings[wing], 'library/index')}" for wing, (title, summary) in WINGS.items()))
     for name, (title, summary) in BESIDE.items(): write_page(folder/name/"index.md", title, summary, table(beside[name], f"{name}/index"))
     write_page(folder/"speed.md", "Speed", "How fast each step is, how near to what the computer can do, and beside what others do", site_measures.speed_page())
     write_page(folder/"reliability.md", "Reliability", "Damaged files, killed processes, full disks, the same numbers twice, and how much the tests would notice", site_measures.reliability_page())
@@ -251,7 +258,7 @@ def assemble(root: Path, folder: Path):
     if (root/"figures").is_dir(): shutil.copytree(root/"figures", folder/"figures")
     glossary = folder/"glossary.md"
     glossary.write_text(links.into(glossary.read_text(), "glossary"))
-    write_configuration(folder, {"Reports": reports} | {title: beside[name] for name, (title, _) in BESIDE.items()} | {"Library: assessing": assessing, "Library: research": research})
+    write_configuration(folder, {"Reports": reports} | {title: beside[name] for name, (title, _) in BESIDE.items()} | {title: wings[wing] for wing, (title, _) in WINGS.items()})
 
 
 def told(story: dict, opening: str, ending: str) -> dict:
@@ -280,7 +287,7 @@ def write_notebook(folder: Path, page: Page, notebook: dict):
 def write_configuration(folder: Path, groups: dict[str, list[Page]]):
     "`_quarto.yml` with the pages that there are"
     config = yaml.safe_load((PROJECT/"_quarto.yml").read_text())
-    fronts = {name: f"{folder}/index.md" for name, folder in {**{title: name for name, (title, _) in BESIDE.items()}, "Library: assessing": "library", "Library: research": "library"}.items()}  # where a section's own name leads
+    fronts = {title: f"{name}/index.md" for name, (title, _) in BESIDE.items()}  # where a section's own name leads
     sections = [dict(section=name, **({"href": fronts[name]} if name in fronts else {}), contents=[dict(text=p.title, href=f"{p.address}.ipynb") for p in pages])
                 for name, pages in groups.items() if pages]
     words = [dict(text="Names", href="library/names.md"), dict(text="Glossary", href="glossary.md")]
@@ -289,6 +296,6 @@ def write_configuration(folder: Path, groups: dict[str, list[Page]]):
     bar = config["website"]["navbar"]["left"]
     if groups["Reports"]: bar.append(dict(text="Reports", href=f"{groups['Reports'][0].address}.ipynb"))
     bar += [*(dict(text=title, href=f"{name}/index.md") for name, (title, _) in BESIDE.items()), dict(text="Library", href="library/index.md"), *words]
-    config["project"] |= {"output-dir": "rendered", "render": ["index.ipynb", "glossary.md", "speed.md", "reliability.md", *(f"{name}/*" for name in BESIDE), "library/*", "reports/*"]}
+    config["project"] |= {"output-dir": "rendered", "render": ["index.ipynb", "glossary.md", "speed.md", "reliability.md", *(f"{name}/*" for name in BESIDE), "library/*", *(f"library/{wing}/*" for wing in WINGS), "reports/*"]}
     if (folder/"figures").is_dir(): config["project"]["resources"] = ["figures/*"]
     (folder/"_quarto.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
