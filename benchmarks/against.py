@@ -9,10 +9,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from measure import machine, time_interleaved
 
-from boneage.synthetic.phantoms import make_phantom
 from boneage.radiographs import write_radiograph
-from measure import in_turns, machine
+from boneage.synthetic.phantoms import make_phantom
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -40,28 +40,28 @@ for _ in range(8):
 print(count / sorted(took[1:])[3])"""
 
 
-def commands(plate: Path, folder: Path) -> dict[str, list[str]]:
+def commands(radiograph: Path, folder: Path) -> dict[str, list[str]]:
     "What a user waits for"
     cli = ["-m", "boneage.cli"]
-    return {"`boneage --help`": [*cli, "--help"], "`boneage assess`, one plate of 2048×1600": [*cli, "assess", str(plate), "--sex", "F"], "`boneage assess`, a folder of 40 plates of 512×400": [*cli, "assess", str(folder)]}
+    return {"`boneage --help`": [*cli, "--help"], "`boneage assess`, one plate of 2048×1600": [*cli, "assess", str(radiograph), "--sex", "F"], "`boneage assess`, a folder of 40 plates of 512×400": [*cli, "assess", str(folder)]}
 
 
 def main(revision: str):
     "Measure both, in turns"
     rows = []
     with tempfile.TemporaryDirectory() as name:
-        old, plate, folder = Path(name)/"old", Path(name)/"plate.png", Path(name)/"plates"
+        old, radiograph, folder = Path(name)/"old", Path(name)/"plate.png", Path(name)/"radiographs"
         subprocess.run(["git", "worktree", "add", "--detach", "--quiet", old, revision], cwd=PROJECT, check=True)
         try:
             folder.mkdir()
-            write_radiograph(plate, make_phantom(2, 3, shape=(2048, 1600), sex="F", bone_age=120., defects={}).image)
+            write_radiograph(radiograph, make_phantom(2, 3, shape=(2048, 1600), sex="F", bone_age=120., defects={}).image)
             for i in range(40): write_radiograph(folder/f"{i}.png", make_phantom(2, i, shape=(512, 400), defects={}).image)
             def run(tree, arguments): return subprocess.run([sys.executable, *arguments], env=os.environ | dict(PYTHONPATH=str(tree)), cwd=name, check=True, capture_output=True, text=True).stdout
-            for what, arguments in commands(plate, folder).items():
-                before, after = in_turns(lambda: run(old, arguments), lambda: run(PROJECT, arguments), repeats=3)
+            for what, arguments in commands(radiograph, folder).items():
+                before, after = time_interleaved(lambda: run(old, arguments), lambda: run(PROJECT, arguments), repeats=3)
                 rows.append(dict(what=what, before=before, after=after, unit="s", ratio=before/after))
             def both(code, *arguments): return np.median([[float(run(tree, ["-c", code, *map(str, arguments)])) for tree in (old, PROJECT)] for _ in range(3)], axis=0)
-            before, after = both(WARM, plate)
+            before, after = both(WARM, radiograph)
             rows.append(dict(what="assessing one plate of 2048×1600, networks loaded", before=1e3*before, after=1e3*after, unit="ms", ratio=before/after))
             for size in ((125, 94, 2048), (500, 375, 128)):
                 before, after = both(LOADING, *size)

@@ -13,29 +13,38 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from measure import (
+    Figure,
+    convolution_speed,
+    copy_speed,
+    machine,
+    operations,
+    peak_memory,
+    rows,
+    seconds,
+    time_interleaved,
+)
+from peers import FRAME, PlainDataset, one_thread, recipe_network
 from torch.utils.data import DataLoader
 
-from boneage.assessment import ask_models, load_assessor
+from boneage.assessment import load_assessor, predict_with_members
 from boneage.bone_age import ModelName
-from boneage.training.bone_age import _PrepareRegions, bone_age_config
 from boneage.contrast import measure_contrast
-
+from boneage.datasets.preprocessing import extract_regions
+from boneage.datasets.profiles import load_profile
 from boneage.keypoints import detect_key_points
-from boneage.synthetic.phantoms import make_phantom
-from boneage.datasets.preprocessing import plate_regions
 from boneage.radiographs import read_radiograph, write_radiograph
 from boneage.registration import frame_from_key_points, region_matrix
 from boneage.segmentation import segment
-from boneage.training.core import ArrayLoader, Augmentation, fast_bfloat16, fresh_network
-from boneage.datasets.profiles import load_profile
-from measure import Figure, convolution_speed, copy_speed, in_turns, machine, operations, peak_memory, rows, seconds
-from peers import FRAME, PlainDataset, one_thread, recipe_network
+from boneage.synthetic.phantoms import make_phantom
+from boneage.training.bone_age import _PrepareRegions, bone_age_config
+from boneage.training.core import ArrayLoader, Augmentation, fast_bfloat16, new_network
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def plates(folder: Path) -> dict[tuple, Path]:
+def radiographs(folder: Path) -> dict[tuple, Path]:
     "A phantom's plate at the size of an original and at a quarter of it, as files"
     made = {}
     for shape in ((512, 400), (2048, 1600)):
@@ -46,7 +55,7 @@ def plates(folder: Path) -> dict[tuple, Path]:
 
 def limits(folder: Path) -> tuple[dict, list[Figure]]:
     "What this computer could do at best"
-    path = plates(folder)[2048, 1600]
+    path = radiographs(folder)[2048, 1600]
     png, image = np.frombuffer(path.read_bytes(), np.uint8), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     jpeg = cv2.imencode(".jpg", cv2.resize(image, None, fx=0.5, fy=0.5))[1]
     matrix = np.float32([[0.23, 0.01, 3], [-0.01, 0.23, 5]])
@@ -61,7 +70,7 @@ def limits(folder: Path) -> tuple[dict, list[Figure]]:
 
 def stages(folder: Path, best: dict) -> list[Figure]:
     "From file to bone age with the released networks, step by step, for a plate of an original's size"
-    path, assessor = plates(folder)[2048, 1600], load_assessor()
+    path, assessor = radiographs(folder)[2048, 1600], load_assessor()
     image = read_radiograph(path)
     mask = segment(image, *assessor.network("segmentation")).mask
     contrast = measure_contrast(image, mask)
@@ -70,8 +79,8 @@ def stages(folder: Path, best: dict) -> list[Figure]:
     members = assessor.rules["F"].members
     steps = {"read": (lambda: read_radiograph(path), "decoding"), "segment": (lambda: segment(image, *assessor.network("segmentation")), "convolution"),
              "contrast": (lambda: measure_contrast(image, mask), ""), "key points": (lambda: detect_key_points(image, mask, contrast, *assessor.network("keypoints")), "convolution"),
-             "regions of the paper's sizes": (lambda: plate_regions(image, mask, contrast, frame, wanted, scales, 0.06), "warping"),
-             "bone age, 15 networks": (lambda: ask_models(assessor, members, "F", image, mask, contrast, frame), "convolution")}
+             "regions of the paper's sizes": (lambda: extract_regions(image, mask, contrast, frame, wanted, scales, 0.06), "warping"),
+             "bone age, 15 networks": (lambda: predict_with_members(assessor, members, "F", image, mask, contrast, frame), "convolution")}
     bound = {"decoding": lambda step: best["decode"], "convolution": lambda step: operations(step)/best["fp32"], "warping": lambda step: 6*best["warp"], "": lambda step: None}
     figures, whole = [], seconds(lambda: assessor.assess(str(path), sex="F"))
     for name, (step, kind) in steps.items():
@@ -97,7 +106,7 @@ def training_arrays(profile: str, count: int, name=ModelName("registered", "hand
     stored = region_matrix(name.region, settings.scales[name.region], settings.margin)[1]
     arrays = random.integers(0, 256, (count, *stored), np.uint8), random.uniform(12, 216, count).astype(np.float32)
     augmentation = Augmentation(settings.rotation, settings.zoom, settings.shift, gamma=settings.gamma)
-    return ArrayLoader(arrays, _PrepareRegions(config["shape"], augmentation), batch or settings.batch_size, True, device=DEVICE), fresh_network(config, 0), config
+    return ArrayLoader(arrays, _PrepareRegions(config["shape"], augmentation), batch or settings.batch_size, True, device=DEVICE), new_network(config, 0), config
 
 
 def training_step(network, kind=torch.bfloat16):
@@ -106,8 +115,8 @@ def training_step(network, kind=torch.bfloat16):
     optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=True)
     def step(images, target):
         optimizer.zero_grad()
-        with torch.autocast(DEVICE, torch.bfloat16, enabled=kind == torch.bfloat16 and fast_bfloat16(DEVICE)): answer = network(images.contiguous(memory_format=torch.channels_last))
-        torch.nn.functional.l1_loss(answer.float(), target).backward()
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=kind == torch.bfloat16 and fast_bfloat16(DEVICE)): output = network(images.contiguous(memory_format=torch.channels_last))
+        torch.nn.functional.l1_loss(output.float(), target).backward()
         optimizer.step()
     return step
 
@@ -124,7 +133,7 @@ def training() -> list[Figure]:
     for profile, count in (("smoke", 4096), ("phantom", 512), ("rsna", 48 if DEVICE == "cpu" else 1024)):
         loader, network, config = training_arrays(profile, count)
         step, ready, size = training_step(network), list(loader), "×".join(map(str, config["shape"]))
-        on_tensors, fed, alone = in_turns(lambda: run_all(step, ready), lambda: run_all(step, loader), lambda: [None for _ in loader], repeats=3 if profile == "rsna" else 5)
+        on_tensors, fed, alone = time_interleaved(lambda: run_all(step, ready), lambda: run_all(step, loader), lambda: [None for _ in loader], repeats=3 if profile == "rsna" else 5)
         figures += [Figure(f"training, {size}, {profile}", count/fed, "images/s", on_tensors/fed, "the same steps on tensors that lie ready"),
                     Figure(f"its loader alone, {size}", count/alone, "images/s")]
     return figures
@@ -137,13 +146,13 @@ def against_plain_loader(folder: Path) -> list[Figure]:
     dataset, figures = PlainDataset(paths, np.full(len(paths), 120.)), []
     ours, network, config = training_arrays("rsna", len(paths))
     loaders = {"region arrays": ours} | {f"plain loader, {workers or 'no'} worker{'s' if workers > 1 else ''}": DataLoader(dataset, 8, num_workers=workers, worker_init_fn=one_thread, persistent_workers=workers > 0) for workers in (0, 1, 2)}
-    epochs = in_turns(*(partial(list, loader) for loader in loaders.values()), repeats=3)
+    epochs = time_interleaved(*(partial(list, loader) for loader in loaders.values()), repeats=3)
     for name, took in zip(loaders, epochs): figures.append(Figure(f"reading and augmenting 500×375, {name}", len(paths)/took, "images/s", note="" if name == "region arrays" else f"{took/epochs[0]:.0f} times slower"))
     small, network, config = training_arrays("phantom", len(paths))
     step = training_step(network)
     def plain(loader):
         for images, target in loader: step(torch.nn.functional.interpolate(images, tuple(config["shape"])), target)
-    loops = in_turns(lambda: run_all(step, small), *(partial(plain, loader) for loader in list(loaders.values())[1:]), repeats=3)
+    loops = time_interleaved(lambda: run_all(step, small), *(partial(plain, loader) for loader in list(loaders.values())[1:]), repeats=3)
     for name, took in zip(loaders, loops): figures.append(Figure(f"training the phantom profile's network, {name}", len(paths)/took, "images/s", note="" if name == "region arrays" else f"{took/loops[0]:.0f} times slower"))
     return figures
 
@@ -160,8 +169,8 @@ def against_recipe() -> list[Figure]:
             def ask():
                 with torch.inference_mode(), torch.autocast(DEVICE, torch.bfloat16, enabled=kind == torch.bfloat16): network(x).float().cpu()
             return ask
-        asked = in_turns(*(forward(network) for network in networks.values()), repeats=3)
-        stepped = in_turns(*(partial(run_all, training_step(network, kind), [(images, target)]) for network in networks.values()), repeats=3)
+        asked = time_interleaved(*(forward(network) for network in networks.values()), repeats=3)
+        stepped = time_interleaved(*(partial(run_all, training_step(network, kind), [(images, target)]) for network in networks.values()), repeats=3)
         for what, took in (("forward", asked), ("training step", stepped)):
             figures += [Figure(f"{what}, 500×375, {words}, ours", 1e3*took[0]/count, "ms an image", note=f"{took[1]/took[0]:.2f} times as fast as the recipe's"), Figure(f"{what}, 500×375, {words}, recipe", 1e3*took[1]/count, "ms an image")]
     return figures
@@ -178,7 +187,7 @@ def growth(sizes: list[int]) -> list[Figure]:
 
 def starting(folder: Path) -> list[Figure]:
     "From typing a command to its answer"
-    path, command = plates(folder)[2048, 1600], [sys.executable, "-m", "boneage.cli"]
+    path, command = radiographs(folder)[2048, 1600], [sys.executable, "-m", "boneage.cli"]
     def run(*arguments): return lambda: subprocess.run([*command, *arguments], check=True, capture_output=True)
     figures = [Figure("`boneage --help`", seconds(run("--help"), 3), "s"), Figure("`boneage assess` of one plate", seconds(run("assess", str(path), "--sex", "F"), 3), "s")]
     watched = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); sys.argv[1:] = ['assess', {str(path)!r}, '--sex', 'F']\nimport boneage.cli\ntry: boneage.cli.app()\nfinally:\n  found = [m for m in ('fastai', 'pandas', 'matplotlib') if m in sys.modules]; from measure import peak_memory; print(peak_memory(), *found)"

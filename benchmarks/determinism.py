@@ -9,17 +9,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from measure import machine
 
 from boneage.assessment import weights_folder
 from boneage.bone_age import ModelName
-from boneage.training.bone_age import fit_bone_age
 from boneage.contrast import Contrast
-from boneage.networks import load_network
-from boneage.synthetic.phantoms import write_phantoms
-from boneage.datasets.preprocessing import in_parallel, measure_plate, register_cohort, write_masks, write_regions
-from boneage.registration import region_matrix
+from boneage.datasets.preprocessing import (
+    map_in_parallel,
+    measure_radiograph,
+    register_cohort,
+    write_masks,
+    write_regions,
+)
 from boneage.datasets.profiles import load_profile
-from measure import machine
+from boneage.networks import load_network
+from boneage.registration import region_matrix
+from boneage.synthetic.phantoms import write_phantoms
+from boneage.training.bone_age import fit_bone_age
 
 PROJECT = Path(__file__).resolve().parent.parent
 NAME = ModelName("registered", "hand", "both", "regression")
@@ -30,14 +36,14 @@ def files_of(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def preprocess(plates: Path, folder: Path, workers: int) -> dict[str, str]:
+def preprocess(radiographs: Path, folder: Path, workers: int) -> dict[str, str]:
     "Masks, registration and regions of every plate by the released networks; the files' digests"
-    pictures = sorted((plates/"boneage-training-dataset").glob("*.png"))
+    pictures = sorted((radiographs/"boneage-training-dataset").glob("*.png"))
     cohort, settings = pd.DataFrame(dict(id=[p.stem for p in pictures], path=[str(p) for p in pictures])), load_profile(PROJECT/"reports"/"profiles"/"smoke.yaml").bone_age
     unet, points = load_network(weights_folder()/"segmentation"), load_network(weights_folder()/"keypoints")
     masks = write_masks(cohort, *unet, folder/"masks", workers=workers)
     joined = cohort.merge(masks[["id", "mask"]], on="id")
-    contrasts: list[Contrast] = [each.contrast for _, each in in_parallel(lambda pair: measure_plate(*pair), list(zip(joined.path, joined["mask"])), workers)]
+    contrasts: list[Contrast] = [each.contrast for _, each in map_in_parallel(lambda pair: measure_radiograph(*pair), list(zip(joined.path, joined["mask"])), workers)]
     registered = register_cohort(joined, contrasts, *points, None, folder/"rows.jsonl", workers=workers)
     registered.to_csv(folder/"registration.csv", index=False)
     write_regions(joined.merge(registered, on="id"), contrasts, [("registered", "hand")], settings.scales, settings.margin, folder/"regions", workers)

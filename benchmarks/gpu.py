@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
-
-from boneage.bone_age import grid
-from boneage.training.core import ArrayLoader, Schedule, fit
-from boneage.datasets.profiles import load_profile
 from benchmark import against_recipe, run_all, training_arrays, training_step
 from determinism import difference
 from determinism import fit as fit_small
-from measure import Figure, in_turns, machine, rows
+from measure import Figure, machine, rows, time_interleaved
+from torch import nn
+
+from boneage.bone_age import grid
+from boneage.datasets.profiles import load_profile
+from boneage.training.core import ArrayLoader, Schedule, fit
 
 SETTINGS = load_profile(Path(__file__).resolve().parent.parent/"reports"/"profiles"/"rsna.yaml").bone_age
 BATCH = 64  # images; the profile's own, the recipe's, leave such a GPU half idle
@@ -40,7 +40,7 @@ def loading() -> list[Figure]:
         step, ready, size = training_step(network), list(loader), "×".join(map(str, config["shape"]))
         def alone(batches): return lambda: ([None for _ in batches], torch.cuda.synchronize())
         slow = read_each_time(loader)
-        took = in_turns(lambda: run_all(step, ready), lambda: run_all(step, loader), lambda: run_all(step, slow), alone(loader), alone(slow), repeats=3)
+        took = time_interleaved(lambda: run_all(step, ready), lambda: run_all(step, loader), lambda: run_all(step, slow), alone(loader), alone(slow), repeats=3)
         ready = None
         figures += [Figure(f"training, {size}, batches of {batch}, regions on the GPU", count/took[1], "images/s", took[0]/took[1], "the same steps on tensors that lie ready"),
                     Figure(f"training, {size}, batches of {batch}, regions read batch by batch", count/took[2], "images/s", took[0]/took[2], "the same steps on tensors that lie ready"),

@@ -7,36 +7,43 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
-from boneage.bone_age import ModelName
-from boneage.training.bone_age import fit_bone_age
-from boneage.paper.evaluation import SCHEMA, score
-from boneage.networks import build_network
-from boneage.synthetic.phantoms import write_phantoms
-from boneage.datasets.preprocessing import measure_plate, in_parallel, read_regions, register_cohort, write_masks, write_regions
-from boneage.datasets.profiles import load_profile
 from measure import peak_memory
 
+from boneage.bone_age import ModelName
+from boneage.datasets.preprocessing import (
+    map_in_parallel,
+    measure_radiograph,
+    read_regions,
+    register_cohort,
+    write_masks,
+    write_regions,
+)
+from boneage.datasets.profiles import load_profile
+from boneage.networks import build_network
+from boneage.paper.evaluation import SCHEMA, score
+from boneage.synthetic.phantoms import write_phantoms
+from boneage.training.bone_age import fit_bone_age
+
 PROJECT = Path(__file__).resolve().parent.parent
-PLATES = 50  # different ones; a larger cohort shows them again and again, so that making them does not count
+RADIOGRAPHS = 50  # different ones; a larger cohort shows them again and again, so that making them does not count
 
 
 def main(size: int):
     "Print name, value and unit of each figure as JSON"
     profile, found = load_profile(PROJECT/"reports"/"profiles"/"smoke.yaml"), []
     with tempfile.TemporaryDirectory() as name:
-        folder = write_phantoms(Path(name)/"phantoms", PLATES, 5, shape=(256, 200), workers=1)
+        folder = write_phantoms(Path(name)/"phantoms", RADIOGRAPHS, 5, shape=(256, 200), workers=1)
         pictures = sorted((folder/"boneage-training-dataset").glob("*.png"))
         cohort = pd.DataFrame(dict(id=[f"{i:06}" for i in range(size)], path=[str(pictures[i % len(pictures)]) for i in range(size)]))
-        unet = dict(network="UNet", width=4, depth=3, view=dict(shape=[64, 48], looks=1))
-        points = dict(network="KeyPointNetwork", shape=[65, 50], widths=[8, 8, 16], hidden=[32, 16], view=dict(looks=1))
+        unet = dict(network="UNet", width=4, depth=3, network_input=dict(shape=[64, 48], passes=1))
+        points = dict(network="KeyPointNetwork", shape=[65, 50], widths=[8, 8, 16], hidden=[32, 16], network_input=dict(passes=1))
         began = time.perf_counter()
         masks = write_masks(cohort, build_network(unet).eval(), unet, Path(name)/"masks")
-        plates = cohort.merge(masks[["id", "mask"]], on="id")
-        measures = [each for _, each in in_parallel(lambda row: measure_plate(*row), list(zip(plates.path, plates["mask"])))]
+        radiographs = cohort.merge(masks[["id", "mask"]], on="id")
+        measures = [each for _, each in map_in_parallel(lambda row: measure_radiograph(*row), list(zip(radiographs.path, radiographs["mask"])))]
         contrasts = [each.contrast for each in measures]
-        registered = register_cohort(plates, contrasts, build_network(points).eval(), points, None, Path(name)/"registration.part.jsonl")
-        write_regions(plates.merge(registered, on="id"), contrasts, [("registered", "hand")], profile.bone_age.scales, profile.bone_age.margin, Path(name)/"regions")
+        registered = register_cohort(radiographs, contrasts, build_network(points).eval(), points, None, Path(name)/"registration.part.jsonl")
+        write_regions(radiographs.merge(registered, on="id"), contrasts, [("registered", "hand")], profile.bone_age.scales, profile.bone_age.margin, Path(name)/"regions")
         found += [("preprocessing", time.perf_counter() - began, "s"), ("largest memory after it", peak_memory(), "GB")]
         images, ids = read_regions(Path(name)/"regions", "registered", "hand")
         random, began = np.random.default_rng(0), time.perf_counter()

@@ -26,10 +26,10 @@ class Figure:
 
 def seconds(function, repeats=7) -> float:
     "Median seconds of a call, the first left out"
-    return in_turns(function, repeats=repeats)[0]
+    return time_interleaved(function, repeats=repeats)[0]
 
 
-def in_turns(*functions, repeats=7) -> list[float]:
+def time_interleaved(*functions, repeats=7) -> list[float]:
     "Median seconds of each function, called in turns so that whatever else the computer does concerns all of them; the first turn is left out"
     took = [[] for _ in functions]
     for turn in range(repeats + 1):

@@ -14,7 +14,7 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from .assessment import Assessor, load_assessor
-from .radiographs import SUFFIXES, dicom_sex, read_radiograph
+from .radiographs import SUFFIXES, read_dicom_sex, read_radiograph
 
 # %% ../nbs/assessing/25_app.ipynb #40
 class AssessRadiograph(widgets.VBox):
@@ -43,13 +43,16 @@ class AssessRadiograph(widgets.VBox):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder)/f"radiograph{Path(self.name).suffix.lower()}"
             path.write_bytes(bytes(file["content"]))
-            try: self.image, self.header_sex = read_radiograph(path), dicom_sex(path)
+            try: self.image, self.header_sex = read_radiograph(path), read_dicom_sex(path)
             except (ValueError, OSError, MemoryError) as error: self._say(str(error).replace(str(path), self.name)); return
         self.assess()
 
     def assess(self):
         "Assess the radiograph that is there, with the sex that is chosen, else with the DICOM header's"
-        from boneage.paper.figures import assessment_figure, assessment_words  # a door opens a wing inside a function
+        from boneage.paper.figures import (  # a door opens a wing inside a function
+            assessment_figure,
+            format_assessment,
+        )
         if self.image is None: return
         sex = self.sex.value or self.header_sex
         self._say(f"{self.name}: assessing …")
@@ -61,7 +64,7 @@ class AssessRadiograph(widgets.VBox):
         except (ValueError, RuntimeError) as error: self._say(f"{self.name}: {error}"); return
         self.picture.value, self.picture.layout.display = drawn.getvalue(), None
         said = ", says the DICOM header" if self.header_sex and not self.sex.value else ""
-        self.words.value = f"<b>{html.escape(self.name)}</b>: {assessment_words(self.result, sex)}{said}. Research use only."
+        self.words.value = f"<b>{html.escape(self.name)}</b>: {format_assessment(self.result, sex)}{said}. Research use only."
 
     def _say(self, sentence):
         "Show words alone"

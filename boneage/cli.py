@@ -19,7 +19,17 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
-from .batches import FEW, as_sentence, as_words, assess_files, find_files, find_sex, progress, read_sexes, write_records
+from boneage.batches import (
+    FEW,
+    assess_files,
+    find_files,
+    find_sex,
+    format_error,
+    format_record,
+    progress,
+    read_sexes,
+    write_records,
+)
 
 # %% ../nbs/assessing/28_cli.ipynb #04a
 class Commands(TyperGroup):
@@ -122,21 +132,23 @@ def run_assessment(
     files = find_files(paths, problems.append)
     for sentence in problems: typer.echo(sentence, err=True)
     if not files: return problems, records
-    from boneage.assessment import load_assessor  # brings PyTorch: a second or two, only when there is a file to assess
+    from boneage.assessment import (
+        load_assessor,  # brings PyTorch: a second or two, only when there is a file to assess
+    )
     hold = len(files) > FEW and sys.stdout.isatty()  # words would run into the bar: they come when it is gone
     with progress(len(files), "assessing") as (step, tell):
         def done(record):
             records.append(record)
-            if say and not hold: say(as_words(record))
+            if say and not hold: say(format_record(record))
             step()
-        def complain(sentence):
+        def on_error(sentence):
             problems.append(sentence)
             tell(sentence)
             step()
-        try: assess_files(files, load_assessor(weights, device), sex_of, done, complain, figures)
+        try: assess_files(files, load_assessor(weights, device), sex_of, done, on_error, figures)
         except ValueError as error: fail(error)
     if say and hold:
-        for record in records: say(as_words(record))
+        for record in records: say(format_record(record))
     return problems, records
 
 # %% ../nbs/assessing/28_cli.ipynb #60
@@ -145,12 +157,12 @@ def check_request(
     request:dict,    # what is asked for
 ):
     "Let a folder hold the phantoms of one request only; `ValueError` when it holds others"
-    from boneage.files import publish, remove_leftovers
+    from boneage.files import publish, remove_temporary_files
     note = folder / "request.json"
     if note.is_file():
         if json.loads(note.read_text()) != request: raise ValueError(f"{folder} holds phantoms that were made with other options: choose another folder.")
         return
-    if folder.is_dir(): remove_leftovers(folder)  # of one who was killed while noting the request
+    if folder.is_dir(): remove_temporary_files(folder)  # of one who was killed while noting the request
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())): raise ValueError(f"{folder} exists and is not empty: choose another folder.")
     with publish(note) as path: path.write_text(json.dumps(request) + "\n")
 
@@ -173,14 +185,14 @@ def phantom(
     """
     from functools import partial
 
+    from boneage.files import convert_write_errors
     from boneage.inference import allowed_cores
     from boneage.synthetic.phantoms import make_phantom, write_collection  # brings OpenCV
-    from boneage.files import writing
     try:
         check_request(out, dict(seed=seed, age=age, sex=sex and sex.value, clean=clean))
         make = partial(make_phantom, seed, bone_age=age, sex=sex and sex.value, defects={} if clean else None)
-        with writing(out), progress(number, "making phantoms") as (step, _): write_collection(out, number, make, min(allowed_cores(), -(-number // 16)), lambda _: step())
-    except (ValueError, OSError) as error: fail(as_sentence(out, error), 1 if isinstance(error, OSError) else 2)
+        with convert_write_errors(out), progress(number, "making phantoms") as (step, _): write_collection(out, number, make, min(allowed_cores(), -(-number // 16)), lambda _: step())
+    except (ValueError, OSError) as error: fail(format_error(out, error), 1 if isinstance(error, OSError) else 2)
     typer.echo(f"{number} {'phantom' if number == 1 else 'phantoms'} in {out / 'boneage-training-dataset'}, their ages and sexes in {out / 'boneage-training-dataset.csv'}.")
 
 # %% ../nbs/assessing/28_cli.ipynb #69
@@ -224,28 +236,33 @@ def release(
 
     What was killed goes on where it was.
     """
-    from boneage.release.preprocessing import assess_unseen, fit_all, fold_assessors  # brings the research wing
-    from boneage.training.fine_tuning import imagenet_weights
     from datetime import date
-    from boneage.ensembles import read_rules
-    from boneage.release.ages import publish_ages, release_ages
-    from boneage.release.cards import publish_preprocessing
+
     from boneage.assessment import load_assessor
-    from boneage.paper.pipeline import make_cohort
     from boneage.datasets.profiles import load_profile
     from boneage.datasets.workspace import open_workspace
+    from boneage.ensembles import read_ensemble_rules
+    from boneage.paper.pipeline import make_cohort
+    from boneage.release.ages import publish_ages, release_ages
+    from boneage.release.cards import publish_preprocessing
+    from boneage.release.preprocessing import (  # brings the research wing
+        assess_held_out,
+        build_fold_assessors,
+        fit_preprocessing,
+    )
+    from boneage.training.fine_tuning import imagenet_weights
     try:
         chosen = load_profile(profile if profile.endswith(".yaml") else Path("reports")/"profiles"/f"{profile}.yaml", data=data)
         if not Path(data).is_dir(): raise ValueError(f"{data}: no such folder of radiographs.")
         if chosen.fine_tuning.start == "imagenet": imagenet_weights()  # now, not after hours, is it known that they are missing
         workspace = open_workspace(chosen)
         if ages_only: make_cohort(workspace)
-        else: fit_all(workspace, typer.echo)
-        assessors = [load_assessor(device="cpu")] if ages_only else fold_assessors(workspace)
-        unseen = assess_unseen(workspace, assessors)
-        if publish and not ages_only: publish_preprocessing(workspace, publish, unseen, assessors, date.today().isoformat())
+        else: fit_preprocessing(workspace, typer.echo)
+        assessors = [load_assessor(device="cpu")] if ages_only else build_fold_assessors(workspace)
+        held_out = assess_held_out(workspace, assessors)
+        if publish and not ages_only: publish_preprocessing(workspace, publish, held_out, assessors, date.today().isoformat())
         card = release_ages(workspace, typer.echo, grid=grid, **(dict(preprocessing="by the released networks, which may have seen the plate") if ages_only else {}))
-        if publish: publish_ages(workspace, read_rules(workspace.models/"ensembles.json"), publish, card, date.today().isoformat())
+        if publish: publish_ages(workspace, read_ensemble_rules(workspace.models/"ensembles.json"), publish, card, date.today().isoformat())
     except ValueError as error: fail(error)
     typer.echo(f"Networks in {workspace.models}; on plates that they had not seen: {workspace.root/'unseen.csv'}, {workspace.root/'ages'/'voted.csv'}; mean absolute error {card['errors'][0]['MAE']} months.")
 

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from .assessment import Assessor, load_assessor
-from .ensembles import write_rules
-from .inference import OnnxNetwork, WeightsError, compute, speaks
+from .ensembles import write_ensemble_rules
 from .files import publish
+from .inference import OnnxNetwork, WeightsError, output_type, run_network
 
 # %% ../nbs/assessing/21_export.ipynb #06
 class _Outputs(nn.Module):
@@ -34,7 +34,7 @@ def input_shape(
     config:dict,  # of a network
 ) -> tuple:       # (c, h, w)
     "What a network is shown"
-    shape = tuple(config.get("view", {}).get("shape") or config.get("shape") or (130, 100))
+    shape = tuple(config.get("network_input", {}).get("shape") or config.get("shape") or (130, 100))
     return config.get("inputs", 2 if config.get("network") == "HeatMapNetwork" else 1), *shape
 
 # %% ../nbs/assessing/21_export.ipynb #08
@@ -44,7 +44,7 @@ def export_network(
     folder:str|Path,  # where `model.onnx` and `config.json` go
 ) -> float:           # the largest difference to PyTorch on random images, a share of the largest answer
     "Write a network as an ONNX model, and check what onnxruntime makes of it; `WeightsError` when the two differ"
-    folder, shape, kind = Path(folder), input_shape(config), speaks(config)
+    folder, shape, kind = Path(folder), input_shape(config), output_type(config)
     both, example = kind == "classification", torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     folder.mkdir(parents=True, exist_ok=True)
     with publish(folder/"model.onnx") as path, warnings.catch_warnings():
@@ -55,7 +55,7 @@ def export_network(
         except Exception as error: raise WeightsError(f"{folder}: PyTorch can't export this network ({type(error).__name__}).") from error
         exported, pixels = OnnxNetwork(path), np.uint8(example.numpy() * 255)
         seen = np.exp if kind == "each" else np.asarray  # log-probabilities of months that nobody believes in do not matter
-        differences = [_difference(*(seen(compute(asked, pixels[:n], method=method)) for asked in (exported, network))) for n in (1, 2) for method in ("forward", "distribution")[:1 + both]]
+        differences = [_difference(*(seen(run_network(asked, pixels[:n], method=method)) for asked in (exported, network))) for n in (1, 2) for method in ("forward", "distribution")[:1 + both]]
         if not all(d < 1e-3 for d in differences): raise WeightsError(f"{folder}: the exported network differs from the one of PyTorch by {max(differences):.1e} of its largest answer.")
     with publish(folder/"config.json") as path: path.write_text(json.dumps(config, indent=1) + "\n")
     return max(differences)
@@ -75,5 +75,5 @@ def export_assessor(
         except ImportError as error: raise WeightsError('Export needs onnx, onnxscript and onnxruntime: pip install "boneage[onnx]".') from error
     folder, members = Path(folder), sorted({member for rule in assessor.rules.values() for member in rule.members})
     differences = {name: export_network(*assessor.network(name), folder/name) for name in ("segmentation", "keypoints", *members)}
-    if assessor.rules: write_rules(folder/"ensembles.json", assessor.rules)
+    if assessor.rules: write_ensemble_rules(folder/"ensembles.json", assessor.rules)
     return differences

@@ -6,7 +6,7 @@
 __all__ = ['MAX_PIXELS', 'SUFFIXES', 'DICOM_SUFFIXES', 'TIFF_TAGS', 'DEFLATED', 'JPEG_2000', 'JPEG_2000_SYNTAXES',
            'RadiographError', 'file_kind', 'read_file', 'check_png', 'check_jpeg', 'tiff_tags', 'check_tiff',
            'check_pixels', 'check_file', 'decode_image', 'to_unit', 'display_table', 'check_deflated', 'read_header',
-           'check_header', 'decode_dicom', 'read_radiograph', 'write_radiograph', 'dicom_sex', 'read_mask',
+           'check_header', 'decode_dicom', 'read_radiograph', 'write_radiograph', 'read_dicom_sex', 'read_mask',
            'write_mask', 'is_radiograph', 'find_in_folder', 'find_radiographs']
 
 # %% ../nbs/assessing/01_radiographs.ipynb #02
@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .files import in_brief, publish
+from .files import publish, truncate_text
 
 # %% ../nbs/assessing/01_radiographs.ipynb #04
 class RadiographError(ValueError):
@@ -67,11 +67,11 @@ def check_png(
 ) -> Iterator[tuple[int, int]]:
     "Yield a PNG's (width, height), then walk its chunks; `ValueError` where one is missing or damaged"
     yield struct.unpack_from(">II", data, 16)
-    view, start, kind = memoryview(data), 8, b""
+    crop, start, kind = memoryview(data), 8, b""
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, start)
         end = start + 8 + length
-        if struct.unpack_from(">I", data, end)[0] != zlib.crc32(view[start + 4:end]):
+        if struct.unpack_from(">I", data, end)[0] != zlib.crc32(crop[start + 4:end]):
             raise ValueError(f"its {ascii(kind.decode('latin1'))[1:-1]} chunk at byte {start} is damaged")
         start = end + 4
 
@@ -227,7 +227,7 @@ def read_header(
         check_deflated(data, path)
         return pydicom.dcmread(io.BytesIO(data), force=True, **options)
     except RadiographError: raise
-    except Exception as error: raise RadiographError(f"{path} is a damaged DICOM file: {in_brief(error)}.") from error
+    except Exception as error: raise RadiographError(f"{path} is a damaged DICOM file: {truncate_text(error)}.") from error
 
 # %% ../nbs/assessing/01_radiographs.ipynb #46
 def check_header(
@@ -236,7 +236,7 @@ def check_header(
 ):
     "Refuse a DICOM file without pixels, with several frames, too deep or too large, before it is decoded"
     if "Rows" not in header or not any(name in header for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise RadiographError(f"{path} is a DICOM file without an image (its modality is {in_brief(header.get('Modality') or 'not given')}).")
+        raise RadiographError(f"{path} is a DICOM file without an image (its modality is {truncate_text(header.get('Modality') or 'not given')}).")
     frames = int(header.get("NumberOfFrames") or 1)
     if frames > 1: raise RadiographError(f"{path} is a DICOM file of {frames} frames; expected one radiograph: export the frame you want.")
     if header.BitsAllocated > 16 and "PixelData" in header: raise RadiographError(f"{path} is a DICOM file of {header.BitsAllocated} bits a pixel; expected at most 16.")
@@ -267,7 +267,7 @@ def decode_dicom(
     except BaseException as error:  # each of pydicom's decoders has its own kinds; a panic of those in Rust is no Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException": raise
         hint = ' (pip install "boneage[dicom]" brings the decoders)' if "missing dependencies" in str(error) else ""
-        raise RadiographError(f"{path} is a DICOM file whose pixels can't be decoded{hint}: {in_brief(error, 300)}") from error
+        raise RadiographError(f"{path} is a DICOM file whose pixels can't be decoded{hint}: {truncate_text(error, 300)}") from error
 
 # %% ../nbs/assessing/01_radiographs.ipynb #49
 def read_radiograph(
@@ -297,7 +297,7 @@ def write_radiograph(
     return path
 
 # %% ../nbs/assessing/01_radiographs.ipynb #59
-def dicom_sex(
+def read_dicom_sex(
     path:str|Path,  # any image file
 ) -> str|None:      # "M", "F", or None where the file doesn't say
     "The patient's sex as a DICOM file gives it"

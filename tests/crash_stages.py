@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 PROFILE = dict(name="crash", seed=7, cohort=dict(source="phantoms", train=8, validation=2, test=0, shape=[128, 100]),
-               segmentation=dict(shape=[32, 24], width=2, depth=2, first_masks=5, rounds=2, epochs=3, shown=0, batch_size=4, quality=0.0, learning_rate=1e-2),
-               keypoints=dict(labels=8, shape=[33, 25], view=64, widths=[2, 2, 2], hidden=[4, 4], epochs=1, batch_size=8, looks=1),
+               segmentation=dict(shape=[32, 24], width=2, depth=2, initial_masks=5, rounds=2, epochs=3, shown=0, batch_size=4, quality=0.0, learning_rate=1e-2),
+               keypoints=dict(labels=8, shape=[33, 25], crop_size=64, widths=[2, 2, 2], hidden=[4, 4], epochs=1, batch_size=8, passes=1),
                bone_age=dict(scales=dict(hand=0.03, carpals=0.06, metacarpals=0.05), widths=[4]*6, pools=[2, 2, 1, 1, 1, 1], hidden=[8], epochs=6, batch_size=4))
 MODEL = "registered-hand-both-regression"
 CELLS = ["root = '.'\nnumber = 1",
@@ -28,7 +28,7 @@ CELLS = ["root = '.'\nnumber = 1",
 def make_phantoms():
     "A collection, by the command itself"
     from boneage.cli import app
-    app(["phantom", "plates", "-n", "4", "--seed", "3"])
+    app(["phantom", "radiographs", "-n", "4", "--seed", "3"])
 
 
 def mine_masks():
@@ -39,8 +39,8 @@ def mine_masks():
 
 def cut_arrays():
     "The arrays of all regions"
-    from boneage.paper.pipeline import cut_regions
-    cut_regions(_workspace())
+    from boneage.paper.pipeline import write_cohort_regions
+    write_cohort_regions(_workspace())
 
 
 def train():
@@ -70,9 +70,9 @@ def export():
     "A network as safetensors and as an ONNX model"
     from boneage.export import export_network
     from boneage.networks import save_network
-    from boneage.training.core import fresh_network
-    config = dict(network="BoneAgeNetwork", shape=[62, 47], widths=[2]*6, hidden=[16, 8], head="classification", view=dict(input="registered", region="hand", scale=1/32))
-    network = fresh_network(config, 7).eval()
+    from boneage.training.core import new_network
+    config = dict(network="BoneAgeNetwork", shape=[62, 47], widths=[2]*6, hidden=[16, 8], head="classification", network_input=dict(input="registered", region="hand", scale=1/32))
+    network = new_network(config, 7).eval()
     save_network("network", network, config, card={"images": 3})
     save_network("released", network, config, precision="bytes")
     export_network(network, config, "exported")
@@ -92,9 +92,14 @@ def prepare():
     import nbformat
     import yaml
 
-    from boneage.paper.pipeline import cut_regions, make_cohort, register_stage, segment_cohort
     from boneage.datasets.profiles import load_profile
     from boneage.datasets.workspace import Workspace, open_workspace
+    from boneage.paper.pipeline import (
+        make_cohort,
+        run_registration_step,
+        segment_cohort,
+        write_cohort_regions,
+    )
     base = Path.cwd()
     Path("crash.yaml").write_text(yaml.safe_dump({key: value for key, value in PROFILE.items() if key != "name"}))
     make_cohort(open_workspace(load_profile("crash.yaml"), "."))
@@ -104,7 +109,7 @@ def prepare():
     for name in ("cohort", "annotations"):  # plates are found from the folder of the run
         table = base/"mining"/f"{name}.csv"
         table.write_text(table.read_text().replace("crash/phantoms", "phantoms"))
-    for source, target, steps in (("mining", "regions", (segment_cohort, register_stage)), ("regions", "training", (cut_regions,))):
+    for source, target, steps in (("mining", "regions", (segment_cohort, run_registration_step)), ("regions", "training", (write_cohort_regions,))):
         shutil.copytree(base/source, base/target)
         os.chdir(base/target)
         for step in steps: step(Workspace("."))
@@ -182,10 +187,19 @@ def serve():
     import torch
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    import fastai.basics, nbclient, papermill, sklearn  # noqa: E401, F401  quicker once than in each child
-    import boneage.cli, boneage.export, boneage.paper.run, boneage.paper.pipeline  # noqa: E401, F401
+    import fastai.basics  # noqa: E401, F401  quicker once than in each child
+    import nbclient
+    import papermill
+    import sklearn
+
+    import boneage.cli  # noqa: E401, F401
+    import boneage.export
+    import boneage.paper.pipeline
+    import boneage.paper.run
     try:
-        import onnx, onnxscript, tqdm  # noqa: E401, F401  onnxruntime starts a thread at once: each child imports it for itself
+        import onnx  # noqa: E401, F401  onnxruntime starts a thread at once: each child imports it for itself
+        import onnxscript
+        import tqdm
         tqdm.tqdm.monitor_interval = 0   # another thread
         with tempfile.TemporaryDirectory() as folder: warm_exporter(folder)
     except ImportError: pass

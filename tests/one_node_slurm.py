@@ -103,9 +103,9 @@ def one_node_slurm(
         wait_until((folder/"munge.socket").exists, 10, "munged")
         stack.enter_context(daemon(folder, "slurmctld", "-D"))
         stack.enter_context(daemon(folder, "slurmd", "-D"))
-        def answer(*command): return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment).stdout
-        wait_until(lambda: "idle" in answer("sinfo", "--noheader", "--format=%T"), 30, "Slurm")
+        def output(*command): return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment).stdout
+        wait_until(lambda: "idle" in output("sinfo", "--noheader", "--format=%T"), 30, "Slurm")
         try: yield environment
         finally:
-            answer("scancel", "--user", getpass.getuser())
-            wait_until(lambda: not answer("squeue", "--noheader"), 60, "an empty queue")  # what runs a job would outlive slurmd
+            output("scancel", "--user", getpass.getuser())
+            wait_until(lambda: not output("squeue", "--noheader"), 60, "an empty queue")  # what runs a job would outlive slurmd

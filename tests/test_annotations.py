@@ -4,7 +4,17 @@ import json
 import numpy as np
 import pytest
 
-from boneage.datasets.annotations import Annotation, coco_area, from_coco, pack_runs, read_annotations, rsna_labels, run_lengths, to_coco, unpack_runs
+from boneage.datasets.annotations import (
+    Annotation,
+    encode_run_lengths,
+    format_packed_runs,
+    from_coco,
+    mask_from_coco,
+    parse_packed_runs,
+    read_annotations,
+    read_rsna_labels,
+    to_coco,
+)
 
 coco_mask = pytest.importorskip("pycocotools.mask", reason="the COCO library is not installed")
 
@@ -18,14 +28,14 @@ def mask(request):
     return [disc, disc & ~(np.hypot(x - 26, y - 30) < 6), noise, disc | True, disc & False, (x == 3) & (y == 5)][request.param]
 
 
-def test_packed_runs_are_the_coco_librarys(mask):
+def test_packed_runs_match_pycocotools(mask):
     theirs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    assert pack_runs(run_lengths(mask)) == theirs["counts"].decode()
-    assert unpack_runs(theirs["counts"].decode()) == run_lengths(mask)
-    assert (coco_area({"counts": theirs["counts"]}, mask.shape) == mask).all()
+    assert format_packed_runs(encode_run_lengths(mask)) == theirs["counts"].decode()
+    assert parse_packed_runs(theirs["counts"].decode()) == encode_run_lengths(mask)
+    assert (mask_from_coco({"counts": theirs["counts"]}, mask.shape) == mask).all()
 
 
-def test_coco_library_reads_what_is_written(mask):
+def test_pycocotools_reads_written_files(mask):
     written = to_coco([Annotation("7", mask.shape, mask, np.full((3, 2), np.nan))])["annotations"][0]["segmentation"]
     if isinstance(written, dict): assert (coco_mask.decode(written) == mask).all()
     elif mask.any():
@@ -42,16 +52,16 @@ def test_a_large_file_survives(tmp_path):
         assert (there.mask == back.mask).all() and np.array_equal(there.points, back.points, equal_nan=True) and there.id == back.id
 
 
-def test_own_labels_are_whole():
-    labels = rsna_labels()
+def test_shipped_labels_are_complete():
+    labels = read_rsna_labels()
     assert len({a.id for a in labels}) == len(labels)
     for a in labels:
         known = a.points[np.isfinite(a.points).all(axis=1)]
         assert (known > -1).all() and (known < np.array(a.shape[::-1]) + 1).all(), a.id
 
 
-def test_labels_name_their_terms():
+def test_shipped_labels_state_their_terms():
     from importlib.resources import files
-    content = json.loads((files("boneage")/"data"/"rsna_labels.json").read_text())
+    content = json.loads((files("boneage")/"data"/"read_rsna_labels.json").read_text())
     assert content["licenses"][0]["name"] == "CC BY-NC 4.0" and "Halabi" in content["licenses"][0]["note"]
     assert from_coco(content)

@@ -8,16 +8,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_models import AGES, constant_age_network, constant_key_point_network, write_tiny_models
 
 from boneage.assessment import load_assessor
 from boneage.contrast import measure_contrast, normalise
-from boneage.ensembles import RuleError, VotingRule
+from boneage.ensembles import EnsembleRule, EnsembleRuleError
 from boneage.geometry import compose, is_mirrored, mirror, rotation, scaling, transform, translation, warp
 from boneage.networks import WeightsError, save_network
-from boneage.synthetic.phantoms import make_phantom
 from boneage.radiographs import RadiographError, write_radiograph
 from boneage.registration import FRAME_CAPITATE, FRAME_TIP, KEY_POINTS, frame_from_key_points, region_image
-from tiny_models import AGES, constant_age, usual_points, write_tiny_models
+from boneage.synthetic.phantoms import make_phantom
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def assessor(models):
 
 
 @pytest.fixture(scope="module")
-def plate():
+def radiograph():
     return make_phantom(3, 1, shape=(400, 320), defects={}).image.astype(np.float32)/255
 
 
@@ -39,9 +39,9 @@ def points_of(result) -> np.ndarray:
     return np.array([result.key_points[name] for name in KEY_POINTS])
 
 
-def test_every_field_is_answered(assessor, plate):
-    result = assessor.assess(plate, "F")
-    assert result.mask.shape == plate.shape and result.mask.dtype == bool and 0.1 < result.mask.mean() < 0.6
+def test_every_field_is_set(assessor, radiograph):
+    result = assessor.assess(radiograph, "F")
+    assert result.mask.shape == radiograph.shape and result.mask.dtype == bool and 0.1 < result.mask.mean() < 0.6
     assert list(result.key_points) == list(KEY_POINTS)
     np.testing.assert_allclose(transform(points_of(result)[:2], result.frame_from_image), [FRAME_TIP, FRAME_CAPITATE], atol=1e-6)
     assert result.mirrored is False and is_mirrored(result.frame_from_image) is False
@@ -49,8 +49,8 @@ def test_every_field_is_answered(assessor, plate):
     assert set(result.region_months) == {"hand", "carpals", "metacarpals"}
 
 
-def test_each_sex_has_its_voters(assessor, plate):
-    girl, boy, unknown = (assessor.assess(plate, sex) for sex in ("F", "M", None))
+def test_each_sex_has_its_ensemble_members(assessor, radiograph):
+    girl, boy, unknown = (assessor.assess(radiograph, sex) for sex in ("F", "M", None))
     np.testing.assert_allclose([girl.bone_age_months, boy.bone_age_months, unknown.bone_age_months],
                                [(2*80 + 100 + 120)/4, (3*150 + 100)/4, (100 + 120)/2], atol=1e-3)
     np.testing.assert_allclose(girl.interval_months, (75, 115), atol=1e-3)
@@ -59,16 +59,16 @@ def test_each_sex_has_its_voters(assessor, plate):
     assert math.isnan(girl.region_months["metacarpals"]) and math.isnan(boy.region_months["carpals"])
 
 
-def test_a_path_and_its_pixels_say_the_same(assessor, plate, tmp_path):
-    path = write_radiograph(tmp_path/"hand.png", plate)
-    from_path, from_text, from_pixels, from_bytes = (assessor.assess(source) for source in (path, str(path), plate, np.rint(plate*255).astype(np.uint8)))
+def test_path_and_array_give_equal_results(assessor, radiograph, tmp_path):
+    path = write_radiograph(tmp_path/"hand.png", radiograph)
+    from_path, from_text, from_pixels, from_bytes = (assessor.assess(source) for source in (path, str(path), radiograph, np.rint(radiograph*255).astype(np.uint8)))
     for other in (from_text, from_pixels, from_bytes):
         assert (other.mask == from_path.mask).all() and other.bone_age_months == from_path.bone_age_months
         np.testing.assert_allclose(points_of(other), points_of(from_path))
 
 
-def test_points_follow_the_hand(assessor, plate):
-    hand = np.pad(plate, 40)  # the hand ends on the plate, so that no move changes its outline
+def test_points_follow_the_hand(assessor, radiograph):
+    hand = np.pad(radiograph, 40)  # the hand ends on the plate, so that no move changes its outline
     hand[:, :50] = hand[:, -50:] = 0
     hand[-70:] = hand[:10] = 0
     before = points_of(assessor.assess(hand))
@@ -78,10 +78,10 @@ def test_points_follow_the_hand(assessor, plate):
     np.testing.assert_allclose(points_of(assessor.assess(larger)), transform(before, scaling(2.5)), atol=12)
 
 
-def test_a_mirrored_hand_is_put_right(models, plate, tmp_path):
+def test_mirrored_hand_is_registered(models, radiograph, tmp_path):
     copy = write_tiny_models(tmp_path)
-    save_network(copy/"keypoints", *usual_points([[50.0, 6.0], [50.0, 100.0], [3.0, 52.0]]))
-    result = load_assessor(tmp_path).assess(plate)
+    save_network(copy/"keypoints", *constant_key_point_network([[50.0, 6.0], [50.0, 100.0], [3.0, 52.0]]))
+    result = load_assessor(tmp_path).assess(radiograph)
     assert result.mirrored is True and is_mirrored(result.frame_from_image)
     assert transform(points_of(result), result.frame_from_image)[2, 0] > FRAME_TIP[0]
 
@@ -100,7 +100,7 @@ def test_regions_do_not_depend_on_pose_or_exposure():
 
 
 @pytest.mark.parametrize("index", range(12))
-def test_polarity_and_window_of_spoilt_plates(index):
+def test_polarity_and_window_of_degraded_radiographs(index):
     phantom = make_phantom(77, index, shape=(300, 240))
     image = phantom.image.astype(np.float32)/255
     contrast, turned = measure_contrast(image, phantom.mask), measure_contrast(1 - image, phantom.mask)
@@ -108,63 +108,63 @@ def test_polarity_and_window_of_spoilt_plates(index):
     np.testing.assert_allclose(normalise(1 - image, turned), normalise(image, contrast), atol=0.02)
 
 
-def test_without_bone_age_weights_the_rest_is_answered(assessor, plate, tmp_path):
+def test_without_bone_age_weights_preprocessing_still_works(assessor, radiograph, tmp_path):
     write_tiny_models(tmp_path, names=(), rules=None)
-    result, whole = load_assessor(tmp_path).assess(plate, "F"), assessor.assess(plate, "F")
+    result, whole = load_assessor(tmp_path).assess(radiograph, "F"), assessor.assess(radiograph, "F")
     assert math.isnan(result.bone_age_months) and all(map(math.isnan, result.interval_months)) and all(map(math.isnan, result.region_months.values()))
     assert any("no bone-age weights" in warning for warning in result.warnings)
     assert (result.mask == whole.mask).all() and (result.frame_from_image == whole.frame_from_image).all() and result.key_points == whole.key_points
 
 
-def test_without_rules_all_registered_models_vote_alike(plate, tmp_path):
+def test_without_rules_all_registered_models_weigh_equally(radiograph, tmp_path):
     write_tiny_models(tmp_path, rules=None)
-    result = load_assessor(tmp_path).assess(plate, "F")
+    result = load_assessor(tmp_path).assess(radiograph, "F")
     assert result.bone_age_months == pytest.approx(np.mean([100, 120, 80]), abs=1e-3)
     assert math.isnan(result.interval_months[0]) and any("no interval" in warning for warning in result.warnings)
 
 
-def test_other_inputs_may_vote(plate, tmp_path):
-    write_tiny_models(tmp_path, rules={"none": VotingRule(("normalised-hand-both-regression",), (1,), 5)})
-    assert load_assessor(tmp_path).assess(plate).bone_age_months == pytest.approx(AGES["normalised-hand-both-regression"], abs=1e-3)
+def test_ensemble_accepts_other_inputs(radiograph, tmp_path):
+    write_tiny_models(tmp_path, rules={"none": EnsembleRule(("normalised-hand-both-regression",), (1,), 5)})
+    assert load_assessor(tmp_path).assess(radiograph).bone_age_months == pytest.approx(AGES["normalised-hand-both-regression"], abs=1e-3)
 
 
-def test_a_sex_without_voters(plate, tmp_path):
+def test_a_sex_without_ensemble_members(radiograph, tmp_path):
     names = ["registered-hand-both-regression"]
-    write_tiny_models(tmp_path/"fallback", names, {"none": VotingRule(names, (1,), 10)})
-    result = load_assessor(tmp_path/"fallback").assess(plate, "M")
+    write_tiny_models(tmp_path/"fallback", names, {"none": EnsembleRule(names, (1,), 10)})
+    result = load_assessor(tmp_path/"fallback").assess(radiograph, "M")
     assert result.bone_age_months == pytest.approx(100, abs=1e-3) and any('no models for sex "M"' in warning for warning in result.warnings)
     names = ["registered-hand-female-regression"]
-    write_tiny_models(tmp_path/"nobody", names, {"F": VotingRule(names, (1,), 10)})
-    assert math.isnan(load_assessor(tmp_path/"nobody").assess(plate).bone_age_months)
+    write_tiny_models(tmp_path/"nobody", names, {"F": EnsembleRule(names, (1,), 10)})
+    assert math.isnan(load_assessor(tmp_path/"nobody").assess(radiograph).bone_age_months)
 
 
-def test_ages_stay_in_range_and_are_warned_of(plate, tmp_path):
+def test_ages_are_clipped_with_a_warning(radiograph, tmp_path):
     name = "registered-hand-both-regression"
     for months, expected in ((260.0, 240), (-9.0, 0)):
-        write_tiny_models(tmp_path, [name], {"none": VotingRule((name,), (1,), 12)})
-        save_network(tmp_path/"models"/name, *constant_age(months, "hand", "regression"))
-        result = load_assessor(tmp_path).assess(plate)
+        write_tiny_models(tmp_path, [name], {"none": EnsembleRule((name,), (1,), 12)})
+        save_network(tmp_path/"models"/name, *constant_age_network(months, "hand", "regression"))
+        result = load_assessor(tmp_path).assess(radiograph)
         assert result.bone_age_months == expected and result.region_months["hand"] == expected
         assert 0 <= result.interval_months[0] <= result.interval_months[1] <= 240
         assert any("adult" in warning or "infant" in warning for warning in result.warnings)
 
 
-def test_what_is_wrong_with_a_plate_is_said(assessor, plate):
-    assert any("cut off" in warning for warning in assessor.assess(plate[70:]).warnings)
-    assert any("exposure is poor" in warning for warning in assessor.assess(0.5 + 0.04*plate).warnings)
+def test_defects_give_warnings(assessor, radiograph):
+    assert any("cut off" in warning for warning in assessor.assess(radiograph[70:]).warnings)
+    assert any("exposure is poor" in warning for warning in assessor.assess(0.5 + 0.04*radiograph).warnings)
     empty = assessor.assess(np.eye(400, 320, k=-399, dtype=np.float32)*0.01)
     assert empty.warnings == ["No hand was found."] and not empty.mask.any() and math.isnan(empty.bone_age_months)
     assert np.isnan(empty.frame_from_image).all() and np.isnan(points_of(empty)).all()
 
 
-def test_a_picture_of_something_else_is_doubted(assessor):
+def test_non_hand_images_give_warnings(assessor):
     snap = np.zeros((300, 300), np.uint8)
     cv2.circle(snap, (150, 150), 100, 200, -1)
     assert any("registration is doubtful" in warning for warning in assessor.assess(snap).warnings)
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (3, 400), (900, 4), (17, 23), (1200, 60)])
-def test_odd_shapes_are_answered_or_refused_in_words(assessor, shape):
+def test_odd_shapes_are_assessed_or_rejected(assessor, shape):
     image = np.random.default_rng(5).random(shape).astype(np.float32)
     result = assessor.assess(image, "M")
     assert result.mask.shape == shape and isinstance(result.warnings, list)
@@ -179,21 +179,21 @@ def test_no_image_is_one_sentence(assessor, source, sentence):
 
 
 @pytest.mark.parametrize("sex", ["m", "female", "", 1, True])
-def test_an_unknown_sex_is_refused(assessor, plate, sex):
-    with pytest.raises(ValueError, match='sex is "M", "F" or None'): assessor.assess(plate, sex)
+def test_an_unknown_sex_is_refused(assessor, radiograph, sex):
+    with pytest.raises(ValueError, match='sex is "M", "F" or None'): assessor.assess(radiograph, sex)
 
 
-def test_missing_and_damaged_weights_are_one_sentence(plate, tmp_path):
+def test_missing_and_damaged_weights_are_one_sentence(radiograph, tmp_path):
     with pytest.raises(WeightsError, match="holds no weights"): load_assessor(tmp_path)
     models = write_tiny_models(tmp_path)
     (models/"registered-hand-both-regression"/"model.safetensors").write_bytes(b"")
-    with pytest.raises(WeightsError, match="damaged"): load_assessor(tmp_path).assess(plate)
+    with pytest.raises(WeightsError, match="damaged"): load_assessor(tmp_path).assess(radiograph)
     models = write_tiny_models(tmp_path)
-    network, config = constant_age(90, "hand", "regression")
-    save_network(models/"registered-hand-both-regression", network, config | {"view": {"region": "hand", "scale": 1/8}})
-    with pytest.raises(WeightsError, match="does not give an image of shape"): load_assessor(tmp_path).assess(plate)
+    network, config = constant_age_network(90, "hand", "regression")
+    save_network(models/"registered-hand-both-regression", network, config | {"network_input": {"region": "hand", "scale": 1/8}})
+    with pytest.raises(WeightsError, match="does not give an image of shape"): load_assessor(tmp_path).assess(radiograph)
     (models/"ensembles.json").write_text("{")
-    with pytest.raises(RuleError, match="not valid JSON"): load_assessor(tmp_path)
+    with pytest.raises(EnsembleRuleError, match="not valid JSON"): load_assessor(tmp_path)
     (models/"keypoints"/"config.json").unlink()
     with pytest.raises(WeightsError, match="found no keypoints"): load_assessor(models)
 
@@ -203,14 +203,14 @@ def test_a_run_and_its_models_folder_are_the_same(models):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_says_what_the_cpu_says(models, assessor, plate):
-    mine, theirs = load_assessor(models, device="cuda").assess(plate, "F"), assessor.assess(plate, "F")
+def test_gpu_and_cpu_agree(models, assessor, radiograph):
+    mine, theirs = load_assessor(models, device="cuda").assess(radiograph, "F"), assessor.assess(radiograph, "F")
     assert mine.bone_age_months == pytest.approx(theirs.bone_age_months, abs=0.01)
     np.testing.assert_allclose(points_of(mine), points_of(theirs), atol=0.1)
 
 
-def test_assessing_imports_nothing_of_the_research_wing(models, plate, tmp_path):
-    path = write_radiograph(tmp_path/"hand.png", plate)
+def test_assessing_imports_nothing_of_the_research_wing(models, radiograph, tmp_path):
+    path = write_radiograph(tmp_path/"hand.png", radiograph)
     program = ("import sys, json; from boneage.assessment import load_assessor\n"
                f"result = load_assessor({str(models)!r}).assess({str(path)!r}, 'F')\n"
                "print(json.dumps([result.bone_age_months, [name for name in ('fastai', 'pandas', 'matplotlib', 'scipy', 'pydicom', 'torchvision') if name in sys.modules]]))")

@@ -6,14 +6,14 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import run
+from tiny_models import write_tiny_models
 from typer.testing import CliRunner
 
 import boneage
 from boneage.cli import app
-from boneage.synthetic.phantoms import make_phantom
 from boneage.radiographs import write_radiograph
-from conftest import run
-from tiny_models import write_tiny_models
+from boneage.synthetic.phantoms import make_phantom
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def image():
 
 
 @pytest.fixture
-def plates(tmp_path, image):
-    folder = tmp_path/"plates"
+def radiographs(tmp_path, image):
+    folder = tmp_path/"radiographs"
     for name in ("1.png", "2.jpg", "more/3.png"): write_radiograph(folder/name, image)
     return folder
 
@@ -40,40 +40,40 @@ def call(*arguments):
     return done.exit_code, done.stdout, done.stderr
 
 
-def test_a_folder_in_words(plates, models):
-    code, out, err = call("assess", plates, "--sex", "F", "--weights", models)
+def test_folder_as_text(radiographs, models):
+    code, out, err = call("assess", radiographs, "--sex", "F", "--weights", models)
     assert (code, err) == (0, "")
     assert out.count("bone age 95 months (7 y 11 m), 90 % between 75 and 115; sex F") == 3
     assert "by region: hand 90, carpals 120" in out
 
 
-def test_json_is_a_list_with_one_object_for_each(plates, models):
-    code, out, err = call("assess", plates/"1.png", plates/"2.jpg", "--json", "--weights", models)
-    answers = json.loads(out)
-    assert code == 0 and [answer["path"] for answer in answers] == [str(plates/"1.png"), str(plates/"2.jpg")]
-    for answer in answers:
-        assert set(answer) >= {"path", "sex", "bone_age_months", "interval_months", "region_months", "key_points", "frame_from_image", "mirrored", "warnings"}
-        assert answer["sex"] is None and answer["bone_age_months"] == pytest.approx(110, abs=1e-3) and answer["interval_months"] == pytest.approx([0, 220], abs=1e-3)
-        assert answer["region_months"]["metacarpals"] is None and np.shape(answer["frame_from_image"]) == (3, 3)
-        assert set(answer["key_points"]) == {"middle_tip", "capitate", "thumb_tip"}
+def test_json_is_a_list_with_one_object_for_each(radiographs, models):
+    code, out, err = call("assess", radiographs/"1.png", radiographs/"2.jpg", "--json", "--weights", models)
+    outputs = json.loads(out)
+    assert code == 0 and [output["path"] for output in outputs] == [str(radiographs/"1.png"), str(radiographs/"2.jpg")]
+    for output in outputs:
+        assert set(output) >= {"path", "sex", "bone_age_months", "interval_months", "region_months", "key_points", "frame_from_image", "mirrored", "warnings"}
+        assert output["sex"] is None and output["bone_age_months"] == pytest.approx(110, abs=1e-3) and output["interval_months"] == pytest.approx([0, 220], abs=1e-3)
+        assert output["region_months"]["metacarpals"] is None and np.shape(output["frame_from_image"]) == (3, 3)
+        assert set(output["key_points"]) == {"middle_tip", "capitate", "thumb_tip"}
 
 
-def test_what_is_not_known_is_null(plates, tmp_path):
+def test_unknown_values_are_null_in_json(radiographs, tmp_path):
     bare = write_tiny_models(tmp_path/"bare", names=(), rules=None)
-    code, out, _ = call("assess", plates/"1.png", "--json", "--weights", bare)
-    answer = json.loads(out)[0]
+    code, out, _ = call("assess", radiographs/"1.png", "--json", "--weights", bare)
+    output = json.loads(out)[0]
     assert code == 0 and "NaN" not in out
-    assert answer["bone_age_months"] is None and answer["interval_months"] is None and set(answer["region_months"].values()) == {None}
-    assert answer["frame_from_image"] is not None and answer["warnings"]
+    assert output["bone_age_months"] is None and output["interval_months"] is None and set(output["region_months"].values()) == {None}
+    assert output["frame_from_image"] is not None and output["warnings"]
 
 
-def test_bad_files_are_named_and_the_rest_is_done(plates, models, image, tmp_path):
-    (plates/"empty.png").touch()
-    (plates/"cut.png").write_bytes((plates/"1.png").read_bytes()[:400])
-    (plates/"text.jpg").write_text("The hand is a machine of 27 bones.")
-    write_radiograph(plates/"flat.png", image*0 + 7)
+def test_bad_files_are_reported_and_skipped(radiographs, models, image, tmp_path):
+    (radiographs/"empty.png").touch()
+    (radiographs/"cut.png").write_bytes((radiographs/"1.png").read_bytes()[:400])
+    (radiographs/"text.jpg").write_text("The hand is a machine of 27 bones.")
+    write_radiograph(radiographs/"flat.png", image*0 + 7)
     table = tmp_path/"ages.csv"
-    code, out, err = call("assess", plates, plates/"absent.png", "--sex", "M", "--csv", table, "--weights", models)
+    code, out, err = call("assess", radiographs, radiographs/"absent.png", "--sex", "M", "--csv", table, "--weights", models)
     assert code == 1 and out.count("bone age") == 3
     lines = err.splitlines()
     assert len(lines) == 5 and "Traceback" not in err
@@ -83,11 +83,11 @@ def test_bad_files_are_named_and_the_rest_is_done(plates, models, image, tmp_pat
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []  # nothing half-written
 
 
-def test_sexes_from_a_table(plates, models, tmp_path):
+def test_sexes_from_a_table(radiographs, models, tmp_path):
     table = tmp_path/"sexes.csv"
     table.write_text("id,boneage,male\n1,80,False\n2,90,True\n")
-    code, out, _ = call("assess", plates, "--sexes", table, "--json", "--weights", models)
-    assert code == 0 and {answer["path"].rsplit("/", 1)[1]: answer["sex"] for answer in json.loads(out)} == {"1.png": "F", "2.jpg": "M", "3.png": None}
+    code, out, _ = call("assess", radiographs, "--sexes", table, "--json", "--weights", models)
+    assert code == 0 and {output["path"].rsplit("/", 1)[1]: output["sex"] for output in json.loads(out)} == {"1.png": "F", "2.jpg": "M", "3.png": None}
 
 
 def test_sex_from_a_dicom_header(models, image, tmp_path):
@@ -95,12 +95,12 @@ def test_sex_from_a_dicom_header(models, image, tmp_path):
     from pydicom.dataset import FileDataset, FileMetaDataset
     meta = FileMetaDataset()
     meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = pydicom.uid.ExplicitVRLittleEndian, pydicom.uid.ComputedRadiographyImageStorage, pydicom.uid.generate_uid()
-    plate = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
-    plate.PatientSex, plate.Rows, plate.Columns, plate.Modality = "F", *image.shape, "CR"
-    plate.BitsAllocated = plate.BitsStored = 8
-    plate.HighBit, plate.PixelRepresentation, plate.SamplesPerPixel, plate.PhotometricInterpretation = 7, 0, 1, "MONOCHROME2"
-    plate.SOPClassUID, plate.SOPInstanceUID, plate.PixelData = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, image.tobytes()
-    plate.save_as(tmp_path/"hand.dcm", enforce_file_format=True)
+    radiograph = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
+    radiograph.PatientSex, radiograph.Rows, radiograph.Columns, radiograph.Modality = "F", *image.shape, "CR"
+    radiograph.BitsAllocated = radiograph.BitsStored = 8
+    radiograph.HighBit, radiograph.PixelRepresentation, radiograph.SamplesPerPixel, radiograph.PhotometricInterpretation = 7, 0, 1, "MONOCHROME2"
+    radiograph.SOPClassUID, radiograph.SOPInstanceUID, radiograph.PixelData = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, image.tobytes()
+    radiograph.save_as(tmp_path/"hand.dcm", enforce_file_format=True)
     code, out, _ = call("assess", tmp_path/"hand.dcm", "--weights", models)
     assert code == 0 and "bone age 95 months" in out and "sex F, says the DICOM header" in out
     assert "sex M" in call("assess", tmp_path/"hand.dcm", "--sex", "M", "--weights", models)[1]
@@ -109,15 +109,15 @@ def test_sex_from_a_dicom_header(models, image, tmp_path):
 @pytest.mark.parametrize("arguments, sentence", [
     (["--sex", "X"], "'X' is not one of"), (["--sexes", "absent.csv"], "can't be read as a table"), (["--weights", "nowhere"], "holds no weights"),
     (["--device", "abacus"], "no device"), (["--nonsense"], "--nonsense")])
-def test_wrong_usage_is_a_sentence_and_code_2(plates, arguments, sentence):
-    code, out, err = call("assess", plates/"1.png", *arguments)
+def test_wrong_usage_is_a_sentence_and_code_2(radiographs, arguments, sentence):
+    code, out, err = call("assess", radiographs/"1.png", *arguments)
     assert code == 2 and out == "" and sentence in err and "Traceback" not in err
 
 
-def test_damaged_weights_are_one_sentence(plates, tmp_path):
+def test_damaged_weights_are_one_sentence(radiographs, tmp_path):
     models = write_tiny_models(tmp_path/"run")
     (models/"registered-hand-both-regression"/"model.safetensors").write_bytes(b"no")
-    code, _, err = call("assess", plates, "--weights", models)
+    code, _, err = call("assess", radiographs, "--weights", models)
     assert code == 2 and len(err.splitlines()) == 1 and "damaged" in err
 
 
@@ -126,7 +126,7 @@ def test_nothing_found(tmp_path):
     assert call("assess", tmp_path/"absent.png", "--json")[:2] == (1, "[]\n")
 
 
-def test_phantoms_are_what_was_asked_for(tmp_path):
+def test_phantom_command_writes_requested_phantoms(tmp_path):
     code, out, err = call("phantom", tmp_path/"a", "-n", 2, "--seed", 4, "--age", 96, "--sex", "f", "--clean")
     assert (code, err) == (0, "") and str(tmp_path/"a"/"boneage-training-dataset") in out
     assert (tmp_path/"a"/"boneage-training-dataset.csv").read_text() == "id,boneage,male\n1,96.0,False\n2,96.0,False\n"
@@ -153,7 +153,7 @@ def test_help_imports_nothing_heavy():
     assert done.stderr.strip().splitlines()[-1] == "[]" and "assess" in done.stdout
 
 
-def test_as_a_program(plates, models):
-    done = run("assess", plates/"1.png", "absent.png", "--json", "--weights", models)
+def test_as_a_program(radiographs, models):
+    done = run("assess", radiographs/"1.png", "absent.png", "--json", "--weights", models)
     assert done.returncode == 1 and len(json.loads(done.stdout)) == 1
     assert done.stderr == "absent.png names no file or folder.\n"

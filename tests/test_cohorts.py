@@ -4,8 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from boneage.datasets.cohorts import (COHORT, DIALECTS, STAGES, CohortError, canonical_id, development_stage, draw_evenly, find_dialect, load_cohort,
-                             read_labels, split_cohort, stage_bounds)
+from boneage.datasets.cohorts import (
+    COHORT_SCHEMA,
+    DIALECTS,
+    STAGES,
+    CohortError,
+    canonical_id,
+    development_stage,
+    find_dialect,
+    load_cohort,
+    read_labels,
+    sample_stratified,
+    split_cohort,
+    stage_bounds,
+)
 
 TABLES = {  # dialect: header and a male of 120 months, a female of 66
     "RSNA training": "id,boneage,male\n{a},120,True\n{b},66,False\n",
@@ -113,7 +125,7 @@ def test_row_numbers_are_those_of_an_editor(tmp_path):
     with pytest.raises(CohortError, match="row 5: the bone age -1"): read_labels(path)
 
 
-def test_all_bad_rows_are_named_at_once(tmp_path):
+def test_all_invalid_rows_are_reported_together(tmp_path):
     path = write(tmp_path/"train.csv", "id,boneage,male\n" + "".join(f"{i},-1,True\n" for i in range(30)))
     with pytest.raises(CohortError, match="and 20 more") as error: read_labels(path)
     assert str(error.value).count("\n") == 10
@@ -179,8 +191,8 @@ def with_copies(folder):
 
 
 def plain(folder):
-    images(folder/"plates"/"a", TRAIN[:30])
-    images(folder/"plates"/"b", TRAIN[30:], ".DCM")
+    images(folder/"radiographs"/"a", TRAIN[:30])
+    images(folder/"radiographs"/"b", TRAIN[30:], ".DCM")
     images(folder/"small copies", TRAIN[:20], ".jpg")
     images(folder/"masks", TRAIN)
     write(folder/"labels.csv", training_table(TRAIN))
@@ -190,7 +202,7 @@ def test_rsna_layout(tmp_path):
     rsna(tmp_path)
     cohort = load_cohort(tmp_path)
     assert cohort.split.value_counts().to_dict() == {"validation": 10, "test": 6} and cohort.split.isna().sum() == 40
-    assert list(cohort) == list(COHORT.columns) and cohort.id.is_unique and cohort.bone_age.notna().all()
+    assert list(cohort) == list(COHORT_SCHEMA.columns) and cohort.id.is_unique and cohort.bone_age.notna().all()
     for row in cohort.itertuples(): assert row.path.endswith(f"{row.id}.png")
     assert all("training" in path for path in cohort.path[cohort.split.isna()]) and all("test" in path for path in cohort.path[cohort.split == "test"])
 
@@ -214,7 +226,7 @@ def test_kaggle_layout(tmp_path):
 
 
 @pytest.mark.parametrize("depth", ["", "bone age/2017"])
-def test_copies_and_other_tables_do_not_mislead(tmp_path, depth):
+def test_copies_and_other_tables_are_ignored(tmp_path, depth):
     with_copies(tmp_path/depth)
     cohort = load_cohort(tmp_path)
     assert len(cohort) == 40 and set(pd.Series(cohort.path).str.rsplit("/", n=2).str[-2]) == {"boneage-training-dataset"}
@@ -224,18 +236,18 @@ def test_plain_folder(tmp_path):
     plain(tmp_path)
     cohort = load_cohort(tmp_path)
     assert len(cohort) == 40 and cohort.split.isna().all()
-    assert cohort.path.str.contains("plates").all()
+    assert cohort.path.str.contains("radiographs").all()
 
 
 def test_a_folder_named_for_a_set_is_an_ordinary_folder(tmp_path):
     "Only names below the given folder speak"
-    images(tmp_path/"test"/"plates", TRAIN)
+    images(tmp_path/"test"/"radiographs", TRAIN)
     write(tmp_path/"test"/"labels.csv", training_table(TRAIN))
     assert load_cohort(tmp_path/"test").split.isna().all()
 
 
 def test_ids_and_file_names_may_be_spelt_differently(tmp_path):
-    images(tmp_path/"plates", ["01377", "1378", "hand-a"])
+    images(tmp_path/"radiographs", ["01377", "1378", "hand-a"])
     write(tmp_path/"labels.csv", "id,boneage,male\n1377.0,1,True\n01378,2,True\nhand-a.png,3,True\n")
     assert load_cohort(tmp_path).id.tolist() == ["1377", "1378", "hand-a"]
 
@@ -312,7 +324,7 @@ def test_splits_do_not_depend_on_row_order_or_index():
     assert .85 < (other == reference).mean() < .95 or (other != reference).any()
 
 
-def test_splits_leave_what_is_decided(tmp_path):
+def test_predefined_splits_are_kept(tmp_path):
     rsna(tmp_path)
     cohort = load_cohort(tmp_path)
     split = split_cohort(cohort, 8, 0)
@@ -323,9 +335,9 @@ def test_splits_leave_what_is_decided(tmp_path):
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 100, 1999, 2000, 5000])
-def test_draws_have_the_asked_size(n):
+def test_stratified_samples_have_the_requested_size(n):
     cohort = crowd()
-    drawn = draw_evenly(cohort, n, seed=0)
+    drawn = sample_stratified(cohort, n, seed=0)
     assert drawn.sum() == min(n, 2000) and drawn.index.equals(cohort.index)
 
 
@@ -336,7 +348,7 @@ def test_limits(tmp_path):
     assert abs(few.split.isna().sum() - 20*40/56) <= 1
 
 
-def test_few_of_many_long_sentences_are_told(tmp_path):
+def test_long_error_lists_are_truncated(tmp_path):
     rows = "".join(f"{i},{'9' * 600},\n" for i in range(30))
     with pytest.raises(CohortError, match=r"and 2\d more$") as error: read_labels(write(tmp_path/"train.csv", "id,boneage,male\n" + rows))
     assert len(str(error.value)) < 1500 and str(error.value).count("\n") > 1
@@ -353,7 +365,7 @@ def test_stages_cover_every_age_once():
     assert (np.array([STAGES.index(s) for s in development_stage(ages, "F")]) >= np.array([STAGES.index(s) for s in development_stage(ages, "M")])).all()
 
 
-def test_stage_bounds_say_what_is_recalled():
+def test_stage_bounds_mark_unverified_rows():
     bounds = stage_bounds()
-    assert bounds.recalled.dtype == bool and set(bounds.stage[~bounds.recalled]) == {"infancy", "toddlers"}
+    assert bounds.unverified.dtype == bool and set(bounds.stage[~bounds.unverified]) == {"infancy", "toddlers"}
     assert development_stage(np.nan, "M") is None and development_stage(10, "F") == "toddlers"

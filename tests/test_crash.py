@@ -23,17 +23,17 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import TOKEN, command, kill_tree
+from crash_stages import MODEL, STAGES
 from safetensors import safe_open
+from tiny_models import write_tiny_models
 from typer.testing import CliRunner
 
 from boneage import __version__
 from boneage.cli import app
-from boneage.synthetic.phantoms import make_phantom
-from boneage.radiographs import decode_image, read_radiograph, write_radiograph
 from boneage.datasets.workspace import versions
-from conftest import TOKEN, command, kill_tree
-from crash_stages import MODEL, STAGES
-from tiny_models import write_tiny_models
+from boneage.radiographs import decode_image, read_radiograph, write_radiograph
+from boneage.synthetic.phantoms import make_phantom
 
 if sys.platform != "linux": pytest.skip("processes are found and followed as Linux shows them", allow_module_level=True)
 pytest.importorskip("papermill")
@@ -93,7 +93,7 @@ def published(root: Path) -> set[str]:
 # ------------------------------------------------------------------ who runs the stages
 
 @dataclass(frozen=True)
-class Ending:
+class RunResult:
     "How a run ended"
     status: int     # exit code, or minus the signal
     seconds: float
@@ -110,7 +110,7 @@ class Warm:
         self.process = subprocess.Popen([sys.executable, Path(__file__).with_name("crash_stages.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout.readline() == "ready\n"
 
-    def run(self, stage: str, folder: Path, delay: float|None = None, **more) -> Ending:
+    def run(self, stage: str, folder: Path, delay: float|None = None, **more) -> RunResult:
         "Run a stage in a folder to its end, or until it is killed after `delay` seconds"
         token, output = uuid.uuid4().hex, self.folder/"output.txt"
         for path in (output, output.with_suffix(".count")): path.unlink(missing_ok=True)
@@ -121,7 +121,7 @@ class Warm:
         kill_tree(None, token)  # a kernel outlives whoever started it
         self._say("")
         counted = output.with_suffix(".count")
-        return Ending(status, seconds, int(counted.read_text() or 0) if counted.is_file() else 0, output.read_text() if output.is_file() else "")
+        return RunResult(status, seconds, int(counted.read_text() or 0) if counted.is_file() else 0, output.read_text() if output.is_file() else "")
 
     def _say(self, line):
         self.process.stdin.write(line + "\n")
@@ -185,21 +185,21 @@ def starts(warm, tmp_path_factory) -> Path:
 
 
 @dataclass(frozen=True)
-class Undisturbed:
+class UninterruptedRun:
     "A run that nobody killed"
     start: Path
     folder: Path
-    ending: Ending
+    ending: RunResult
     files: set[str]         # all
     content: dict           # of the published ones
 
 
 @pytest.fixture(scope="module")
-def undisturbed(warm, starts, tmp_path_factory):
+def uninterrupted(warm, starts, tmp_path_factory):
     "A function that runs a stage undisturbed, once"
     made = {}
 
-    def run(stage: str) -> Undisturbed:
+    def run(stage: str) -> UninterruptedRun:
         if stage == "export":
             for name in ("onnx", "onnxscript", "onnxruntime"): pytest.importorskip(name)
         if stage not in made:
@@ -207,7 +207,7 @@ def undisturbed(warm, starts, tmp_path_factory):
             shutil.copytree(starts/stage, folder)
             ending = warm.run(stage, folder)
             assert ending.status == 0, ending.said
-            made[stage] = Undisturbed(starts/stage, folder, ending, files(folder), {name: read(folder/name) for name in published(folder)})
+            made[stage] = UninterruptedRun(starts/stage, folder, ending, files(folder), {name: read(folder/name) for name in published(folder)})
         return made[stage]
 
     return run
@@ -215,7 +215,7 @@ def undisturbed(warm, starts, tmp_path_factory):
 
 # ------------------------------------------------------------------ kills
 
-def examine(stage: str, root: Path, known: Undisturbed, expected: set[str], when: str, find):
+def examine(stage: str, root: Path, known: UninterruptedRun, expected: set[str], when: str, find):
     "Note what is not whole or not what it should be"
     there, changing = published(root), re.compile(CHANGING.get(stage, "$^"))
     for name in sorted(there):
@@ -235,7 +235,7 @@ def without_numbers(name: str) -> str:
     return re.sub(r"[0-9a-f]{6,}|[0-9]+", "N", name)
 
 
-def conclude(stage: str, root: Path, known: Undisturbed, ending: Ending, find):
+def conclude(stage: str, root: Path, known: UninterruptedRun, ending: RunResult, find):
     "Compare what a last run leaves with what an undisturbed one does"
     if ending.status: find(f"the rerun fails: {ending.said.strip().splitlines()[-1] if ending.said.strip() else ending.status}"); return
     examine(stage, root, known, set(known.content), "after the rerun", find)
@@ -244,7 +244,7 @@ def conclude(stage: str, root: Path, known: Undisturbed, ending: Ending, find):
     for name in sorted(files(root) - known.files): find(f"{without_numbers(name)} stays after the rerun")
 
 
-def killed_at(kind: str, stage: str, known: Undisturbed, chance: random.Random) -> dict:
+def sample_kill(kind: str, stage: str, known: UninterruptedRun, chance: random.Random) -> dict:
     "A moment of that kind, as `Warm.run` takes it"
     if kind == KINDS[0]: return dict(delay=chance.uniform(0, known.ending.seconds))
     size = round(SIZES.get(stage, 30_000)**chance.random())
@@ -252,8 +252,8 @@ def killed_at(kind: str, stage: str, known: Undisturbed, chance: random.Random) 
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_stage_ends_in_the_undisturbed_result(stage, warm, undisturbed, tmp_path, tally):
-    known, chance = undisturbed(stage), random.Random(f"{SEED} {stage}")
+def test_killed_step_resumes_to_undisturbed_result(stage, warm, uninterrupted, tmp_path, tally):
+    known, chance = uninterrupted(stage), random.Random(f"{SEED} {stage}")
     wanted = -(-KILLS*WEIGHTS[stage] // sum(WEIGHTS.values()))
     kinds = [KINDS[(i + list(STAGES).index(stage)) % len(KINDS)] for i in range(wanted)]
 
@@ -268,7 +268,7 @@ def test_killed_stage_ends_in_the_undisturbed_result(stage, warm, undisturbed, t
         expected = published(root)
         for _ in range(chance.choice([1, 1, 2, 3])):  # the rerun may be killed, too
             if not kinds: break
-            ending = warm.run(stage, root, **killed_at(kinds[-1], stage, known, chance))
+            ending = warm.run(stage, root, **sample_kill(kinds[-1], stage, known, chance))
             if ending.status not in KILLED: tally.missed += 1; break
             tally.kills[stage][kinds.pop()] += 1
             examine(stage, root, known, expected, "after a kill", find)
@@ -282,9 +282,9 @@ def test_killed_stage_ends_in_the_undisturbed_result(stage, warm, undisturbed, t
 
 
 @pytest.mark.parametrize("stage, finished, most", [("phantoms", False, 6), ("regions", True, 30)])
-def test_killed_before_each_step(stage, finished, most, warm, undisturbed, tmp_path, tally):
+def test_killed_before_each_step(stage, finished, most, warm, uninterrupted, tmp_path, tally):
     "The first steps of a collection, which note what is asked for; all steps that put new arrays in the place of old ones"
-    known, before = undisturbed(stage), len(tally.findings)
+    known, before = uninterrupted(stage), len(tally.findings)
 
     def find(sentence): tally.find(stage, sentence)
 
@@ -334,8 +334,8 @@ def is_clear(said: str, words=("can't be written", "the disk is full")) -> bool:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_full_disk_is_one_sentence_and_loses_nothing(stage, warm, undisturbed, disk, tally):
-    known, before = undisturbed(stage), len(tally.findings)
+def test_full_disk_is_one_line_error_and_keeps_files(stage, warm, uninterrupted, disk, tally):
+    known, before = uninterrupted(stage), len(tally.findings)
 
     def find(sentence): tally.find(stage, sentence)
 
@@ -366,19 +366,19 @@ def test_full_disk_is_one_sentence_and_loses_nothing(stage, warm, undisturbed, d
 
 @pytest.mark.parametrize("output", ["--csv", "--save-figure"])
 def test_assessment_on_a_full_disk(output, disk, tmp_path):
-    models, plate, place = write_tiny_models(tmp_path/"run"), write_radiograph(tmp_path/"hand.png", make_phantom(3, 1, defects={}).image), disk(2**20)
+    models, radiograph, place = write_tiny_models(tmp_path/"run"), write_radiograph(tmp_path/"hand.png", make_phantom(3, 1, defects={}).image), disk(2**20)
     target, ages = place/("ages.csv" if output == "--csv" else "figures"), place/"ages.csv"
     ages.write_text("of yesterday\n")
     with pytest.raises(OSError), open(place/"filler", "wb", buffering=0) as filler:
         while True: filler.write(bytes(4096))
-    done = assess(plate, "--weights", models.parent, output, target)
+    done = assess(radiograph, "--weights", models.parent, output, target)
     assert done.exit_code == 1 and "bone age" in done.stdout
     assert is_clear(done.stderr) and (target.name in done.stderr) and ages.read_text() == "of yesterday\n"
     assert sorted(path.name for path in place.rglob("*") if path.is_file()) == ["ages.csv", "filler"]
     (place/"filler").unlink()
-    assert assess(plate, "--weights", models.parent, output, target).exit_code == 0
+    assert assess(radiograph, "--weights", models.parent, output, target).exit_code == 0
     if output == "--save-figure": read_radiograph(target/"hand-png.png"); return
-    assess(plate, "--weights", models.parent, output, tmp_path/"ages.csv")
+    assess(radiograph, "--weights", models.parent, output, tmp_path/"ages.csv")
     assert ages.read_bytes() == (tmp_path/"ages.csv").read_bytes()
 
 
@@ -388,22 +388,22 @@ def assess(*arguments):
 
 
 def test_standard_output_on_a_full_disk(tmp_path):
-    with open("/dev/full", "w") as full: done = subprocess.run(command("phantom", tmp_path/"plates"), stdout=full, stderr=subprocess.PIPE, text=True)
+    with open("/dev/full", "w") as full: done = subprocess.run(command("phantom", tmp_path/"radiographs"), stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1 and is_clear(done.stderr, ["Standard output can't be written: the disk is full"])
-    assert (tmp_path/"plates"/"truth.csv").is_file()
+    assert (tmp_path/"radiographs"/"truth.csv").is_file()
 
 
 # ------------------------------------------------------------------ the harness itself
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "left", "lost"])
-def test_harness_sees_damage(damage, undisturbed, tmp_path):
-    known, found = undisturbed("phantoms"), []
+def test_harness_sees_damage(damage, uninterrupted, tmp_path):
+    known, found = uninterrupted("phantoms"), []
     root = tmp_path/"run"
     shutil.copytree(known.folder, root)
-    mask, table = root/"plates"/"masks"/"1.png", root/"plates"/"truth.csv"
+    mask, table = root/"radiographs"/"masks"/"1.png", root/"radiographs"/"truth.csv"
     if damage == "cut": mask.write_bytes(mask.read_bytes()[:-1])
     elif damage == "changed": table.write_text(table.read_text().replace("1", "2"))
-    elif damage == "left": (root/"plates"/".truth-0.csv").touch()
+    elif damage == "left": (root/"radiographs"/".truth-0.csv").touch()
     else: mask.unlink()
     conclude("phantoms", root, known, known.ending, found.append)
     words = dict(cut="masks/1.png is half-written", changed="truth.csv is not the undisturbed one", left="stays after the rerun", lost="masks/1.png is lost")

@@ -8,15 +8,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from test_training import train_loader
 from torch import nn
 from torch.nn import functional as F
 
 from boneage.bone_age import ModelName
-from boneage.training.distributed import process_of_group, run_together
-from boneage.paper.pipeline import train_together
-from boneage.training.core import ArrayLoader, Augmentation, Schedule, apply_tables, fit, sample_matrices, sample_tables, warp_batch
 from boneage.datasets.workspace import Workspace
-from test_training import train_loader
+from boneage.paper.pipeline import train_model_distributed
+from boneage.training.core import (
+    ArrayLoader,
+    Augmentation,
+    Schedule,
+    apply_lookup_tables,
+    fit,
+    sample_lookup_tables,
+    sample_matrices,
+    warp_batch,
+)
+from boneage.training.distributed import rank_and_world_size, run_distributed
 
 pytest.importorskip("accelerate", reason="accelerate is not installed")
 
@@ -32,9 +41,9 @@ def fit_plain(folder: Path, epochs: int) -> pd.DataFrame:
     "Fit the plain network on 37 rows in batches of 7 and 8, so that the parts of a batch are unequal"
     network, loader = plain_network(), train_loader(rows=37)
     history = fit(network, loader, replace(loader, shuffle=False), F.l1_loss, Schedule(epochs, 0.003, clip=0.5, bfloat16=False), folder/"fit.safetensors", seed=5)
-    if process_of_group()[0] == 0:
-        np.savez(folder/f"{process_of_group()[1]}.npz", **{name: value.numpy() for name, value in network.state_dict().items()})
-        history.drop(columns="seconds").to_csv(folder/f"{process_of_group()[1]}.csv", index=False)
+    if rank_and_world_size()[0] == 0:
+        np.savez(folder/f"{rank_and_world_size()[1]}.npz", **{name: value.numpy() for name, value in network.state_dict().items()})
+        history.drop(columns="seconds").to_csv(folder/f"{rank_and_world_size()[1]}.csv", index=False)
     return history
 
 
@@ -45,11 +54,11 @@ def found(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def test_two_processes_fit_what_one_does(tmp_path, found):
+def test_two_processes_fit_the_same_model(tmp_path, found):
     alone, together = tmp_path/"alone", tmp_path/"together"
     alone.mkdir(), together.mkdir()
     fit_plain(alone, 4)
-    run_together(2, "test_distributed", together, 4)
+    run_distributed(2, "test_distributed", together, 4)
     mine, theirs = np.load(together/"2.npz"), np.load(alone/"1.npz")
     before = plain_network().state_dict()
     for name in theirs.files:
@@ -62,7 +71,7 @@ def test_two_processes_fit_what_one_does(tmp_path, found):
 def test_error_in_a_process_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path/"broken.py").write_text("raise ValueError('the plate is a sock')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(ValueError, match="^broken failed in 2 processes: the plate is a sock$"): run_together(2, "broken")
+    with pytest.raises(ValueError, match="^broken failed in 2 processes: the plate is a sock$"): run_distributed(2, "broken")
 
 
 def test_model_of_a_run(smoke, tmp_path):
@@ -70,10 +79,10 @@ def test_model_of_a_run(smoke, tmp_path):
     root, name = tmp_path/"work", ModelName("registered", "carpals", "female", "classification")
     root.mkdir()
     for each in ("profile.yaml", "cohort.csv", "regions"): (root/each).symlink_to(smoke/"work"/"smoke"/each)
-    predictions = train_together(Workspace(root), name, 2)
+    predictions = train_model_distributed(Workspace(root), name, 2)
     alone = pd.read_csv(smoke/"work"/"smoke"/"models"/str(name)/"predictions.csv", dtype={"id": str})
     assert predictions[["id", "split"]].equals(alone[["id", "split"]]) and np.isfinite(predictions.predicted).all()
-    assert json.loads((root/"models"/str(name)/"config.json").read_text())["view"]["region"] == "carpals"
+    assert json.loads((root/"models"/str(name)/"config.json").read_text())["network_input"]["region"] == "carpals"
     assert len(pd.read_csv(root/"models"/str(name)/"history.csv")) == Workspace(root).profile.bone_age.epochs
 
 

@@ -5,10 +5,22 @@ import pandas as pd
 import pytest
 
 from boneage.bone_age import ablation, grid
-from boneage.paper.claims import mae_step, paired_errors, read_paper, relative_cost
-from boneage.ensembles import vote
-from boneage.paper.evaluation import (SCHEMA, bland_altman, ensemble_predictions, fit_voting_rule, fit_voting_rules, gather_predictions,
-                                mae_difference, mean_absolute_error, score, share, vote_weights, voted_predictions)
+from boneage.ensembles import ensemble_mean
+from boneage.paper.claims import compare_mae, paired_errors, read_paper, relative_cost
+from boneage.paper.evaluation import (
+    SCHEMA,
+    bland_altman,
+    ensemble_predictions,
+    ensemble_weights,
+    fit_ensemble_rule,
+    fit_ensemble_rules,
+    gather_predictions,
+    mae_difference,
+    mean_absolute_error,
+    score,
+    share,
+    weighted_ensemble_predictions,
+)
 
 
 def random_predictions(n=300, seed=0, spread=8.0):
@@ -28,8 +40,8 @@ def test_perfect_predictions_have_no_error():
     perfect = random_predictions(spread=0.0)
     assert (score(perfect, by=("model",))[["mae", "low", "high", "rmse", "bias"]].to_numpy() == 0).all()
     assert (score(ensemble_predictions(perfect), by=("model",)).mae < 1e-9).all()
-    rules = fit_voting_rules(perfect)
-    assert np.allclose(voted_predictions(perfect, rules).eval("predicted - bone_age"), 0)
+    rules = fit_ensemble_rules(perfect)
+    assert np.allclose(weighted_ensemble_predictions(perfect, rules).eval("predicted - bone_age"), 0)
     assert all(rule.half_width == pytest.approx(0, abs=1e-9) for rule in rules.values())
 
 
@@ -77,58 +89,58 @@ def test_ensembles_err_less_than_their_members_when_errors_are_independent():
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("k", [1, 2, 12])
-def test_vote_weights_are_shares_and_no_worse_than_any_single_model(seed, k):
+def test_ensemble_weights_sum_to_one_and_beat_single_models(seed, k):
     rng = np.random.default_rng(seed)
     errors = rng.normal(rng.normal(0, 3, (k, 1)), rng.uniform(2, 20, (k, 1)), (k, 150))
-    weights = vote_weights(errors, shrinkage=0)
+    weights = ensemble_weights(errors, shrinkage=0)
     assert weights.sum() == pytest.approx(1) and (weights >= 0).all()
     assert ((weights @ errors) ** 2).mean() <= (errors**2).mean(axis=1).min() + 1e-9
 
 
-def test_votes_lie_between_their_members():
+def test_ensemble_prediction_lies_between_its_members():
     rng = np.random.default_rng(0)
     truth = rng.uniform(10, 220, 100)
     months = truth + rng.normal(0, 10, (4, 100))
-    rule = fit_voting_rule(months, truth, "abcd")
-    voted = vote(months, rule)
-    assert (voted >= months.min(axis=0) - 1e-9).all() and (voted <= months.max(axis=0) + 1e-9).all()
+    rule = fit_ensemble_rule(months, truth, "abcd")
+    ensemble_prediction = ensemble_mean(months, rule)
+    assert (ensemble_prediction >= months.min(axis=0) - 1e-9).all() and (ensemble_prediction <= months.max(axis=0) + 1e-9).all()
 
 
 @pytest.mark.parametrize("noise", ["normal", "heavy-tailed"])
-def test_conformal_intervals_hold_ninety_percent_of_unseen_radiographs(noise):
+def test_conformal_intervals_cover_ninety_percent_of_held_out_radiographs(noise):
     rng = np.random.default_rng(3)
     draw = {"normal": lambda *shape: rng.normal(0, 8, shape), "heavy-tailed": lambda *shape: 5 * rng.standard_t(3, shape)}[noise]
     held = []
     for _ in range(10):
         truth = rng.uniform(10, 220, 700)
         months = truth + draw(6, 700)
-        rule = fit_voting_rule(months[:, :200], truth[:200], "abcdef")
-        held.append((np.abs(vote(months[:, 200:], rule) - truth[200:]) <= rule.half_width).mean())
+        rule = fit_ensemble_rule(months[:, :200], truth[:200], "abcdef")
+        held.append((np.abs(ensemble_mean(months[:, 200:], rule) - truth[200:]) <= rule.half_width).mean())
     assert np.mean(held) == pytest.approx(0.9, abs=0.03)
 
 
-def test_rules_are_fitted_on_the_models_that_may_vote():
-    rules = fit_voting_rules(random_predictions().query("split == 'validation'"))
+def test_ensembles_are_fitted_on_their_members():
+    rules = fit_ensemble_rules(random_predictions().query("split == 'validation'"))
     assert {key: {name.split("-")[2] for name in rule.members} for key, rule in rules.items()} == {
         "M": {"male", "both"}, "F": {"female", "both"}, "none": {"both"}}
     assert all(name.startswith("registered-") for rule in rules.values() for name in rule.members)
 
 
-def test_every_radiograph_gets_a_vote_when_a_sex_has_no_rule_of_its_own():
+def test_sex_without_rule_falls_back_to_unknown_sex():
     predictions = random_predictions()
-    girls = fit_voting_rules(predictions.query("split == 'validation' and sex == 'F'"))
+    girls = fit_ensemble_rules(predictions.query("split == 'validation' and sex == 'F'"))
     assert set(girls) == {"F", "none"}
     asked = predictions.query("split == 'test'")
-    assert len(voted_predictions(asked, girls)) == asked.id.nunique()
+    assert len(weighted_ensemble_predictions(asked, girls)) == asked.id.nunique()
 
 
 def test_unlabelled_test_radiographs_are_predicted_and_not_scored():
     predictions = random_predictions()
-    rules = fit_voting_rules(predictions.query("split == 'validation'"))
+    rules = fit_ensemble_rules(predictions.query("split == 'validation'"))
     asked = predictions.query("split == 'test'").assign(bone_age=np.nan)
-    voted = voted_predictions(asked, rules)
-    assert len(voted) == asked.id.nunique() and voted.predicted.notna().all()
-    assert len(score(voted)) == 1 and score(voted).n.item() == 0
+    ensemble_prediction = weighted_ensemble_predictions(asked, rules)
+    assert len(ensemble_prediction) == asked.id.nunique() and ensemble_prediction.predicted.notna().all()
+    assert len(score(ensemble_prediction)) == 1 and score(ensemble_prediction).n.item() == 0
 
 
 def test_predictions_survive_the_files(tmp_path):
@@ -143,17 +155,17 @@ def test_predictions_survive_the_files(tmp_path):
     assert set(gather_predictions(tmp_path, "test").split) == {"test"}
 
 
-def test_claims_know_their_direction():
+def test_claims_are_directional():
     rng = np.random.default_rng(0)
     good = pd.DataFrame({"id": np.arange(500).astype(str), "bone_age": rng.uniform(20, 200, 500)})
     good["predicted"] = good.bone_age + rng.normal(0, 5, 500)
     bad = good.assign(predicted=good.bone_age + 1.5 * (good.predicted - good.bone_age))
-    assert mae_step(bad, good, "bad > good")["verdict"] == "holds"
-    assert mae_step(good, bad, "good > bad")["verdict"] == "does not hold"
+    assert compare_mae(bad, good, "bad > good")["verdict"] == "holds"
+    assert compare_mae(good, bad, "good > bad")["verdict"] == "does not hold"
     assert relative_cost(*paired_errors(bad, good)).value == pytest.approx(50)
 
 
-def test_a_share_of_none_is_unknown_and_a_full_share_is_not_certain():
+def test_proportion_of_none_and_of_all():
     assert np.isnan(share([]).value)
     assert share(np.ones(20, bool)).low < 1
 

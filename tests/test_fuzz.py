@@ -26,22 +26,38 @@ from hypothesis import strategies as st
 from torch import nn
 
 pydicom = pytest.importorskip("pydicom")
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
-
-from boneage.datasets.annotations import POINT_COLUMNS, Annotation, AnnotationError, read_annotations, read_key_points, to_coco, to_labelme, to_supervisely
-from boneage.batches import read_sexes
-from boneage.datasets.cohorts import DIALECTS, CohortError, read_labels
-from boneage.ensembles import RuleError, VotingRule, read_rules
-from boneage.inference import OnnxNetwork, WeightsError, read_config
-from boneage.training.mining import MaskCandidate, read_decisions
-from boneage.networks import load_network
-from boneage.radiographs import RadiographError, dicom_sex, read_mask, read_radiograph
-from boneage.training.review import DecisionLog, read_candidates, write_candidates
-from boneage.training.core import Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
-from boneage.datasets.profiles import Profile, ProfileError, load_profile
 from measure import machine
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+)
 from test_radiographs import as_bits, dicom
 from tiny_models import RULES, write_tiny_models
+
+from boneage.batches import read_sexes
+from boneage.datasets.annotations import (
+    POINT_COLUMNS,
+    Annotation,
+    AnnotationError,
+    read_annotations,
+    read_key_points,
+    to_coco,
+    to_labelme,
+    to_supervisely,
+)
+from boneage.datasets.cohorts import DIALECTS, CohortError, read_labels
+from boneage.datasets.profiles import Profile, ProfileError, load_profile
+from boneage.ensembles import EnsembleRule, EnsembleRuleError, read_ensemble_rules
+from boneage.inference import OnnxNetwork, WeightsError, read_config
+from boneage.networks import load_network
+from boneage.radiographs import RadiographError, read_dicom_sex, read_mask, read_radiograph
+from boneage.training.core import Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
+from boneage.training.mining import MaskCandidate, read_decisions
+from boneage.training.review import DecisionLog, read_candidates, write_candidates
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", 500))
 SECONDS, MEMORY = 10, 2 * 2**30  # that one file may cost
@@ -126,7 +142,7 @@ def table_files(originals: list[list[list[str]]]):
 # ------------------------------------------------------------------ originals
 
 Y, X = np.mgrid[:40, :36] / 40
-PLATE = (X + Y) / (X + Y).max()
+RADIOGRAPH = (X + Y) / (X + Y).max()
 DISC = np.hypot(X - 0.4, Y - 0.5) < 0.3
 NOTE = Annotation("7", DISC.shape, DISC, np.array([[3.0, 4], [5, 6], [np.nan, np.nan]]))
 RING = Annotation("8", DISC.shape, DISC & ~(np.hypot(X - 0.4, Y - 0.5) < 0.1), np.full((3, 2), 2.5))
@@ -134,7 +150,7 @@ RING = Annotation("8", DISC.shape, DISC & ~(np.hypot(X - 0.4, Y - 0.5) < 0.1), n
 
 def pictures(suffix: str, depths=(8, 16)) -> list[bytes]:
     "A plate in some of the ways in which a kind of file holds it"
-    return [cv2.imencode(suffix, image)[1].tobytes() for bits in depths for grey in [as_bits(PLATE, bits)] for image in (grey, np.dstack([grey] * 3))]
+    return [cv2.imencode(suffix, image)[1].tobytes() for bits in depths for grey in [as_bits(RADIOGRAPH, bits)] for image in (grey, np.dstack([grey] * 3))]
 
 
 def with_checksums(data: bytes) -> bytes:
@@ -154,7 +170,7 @@ SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian,
 def dicom_bytes(bits=12, syntax=ExplicitVRLittleEndian, **tags) -> bytes:
     "A plate as DICOM"
     packed = syntax in (RLELossless, JPEG2000Lossless)
-    header, file = dicom(as_bits(PLATE, bits), ExplicitVRLittleEndian if packed else syntax, BitsStored=bits), io.BytesIO()
+    header, file = dicom(as_bits(RADIOGRAPH, bits), ExplicitVRLittleEndian if packed else syntax, BitsStored=bits), io.BytesIO()
     if packed: header.compress(syntax, generate_instance_uid=False)
     for name, value in tags.items(): setattr(header, name, value)
     header.save_as(file, enforce_file_format=True)
@@ -208,7 +224,7 @@ def write_saved(folder: Path) -> Path:
     "Small networks, a checkpoint and candidates as the library writes them"
     write_tiny_models(folder)
     write_checkpoint(folder/"fit.safetensors", Checkpoint(2, nn.Linear(2, 3).state_dict(), {}, [{"loss": 1.0}], {"data": "x"}))
-    write_candidates(folder/"waiting.npz", [MaskCandidate("1", as_bits(PLATE, 8), DISC, 0.5)])
+    write_candidates(folder/"waiting.npz", [MaskCandidate("1", as_bits(RADIOGRAPH, 8), DISC, 0.5)])
     return folder
 
 
@@ -226,16 +242,16 @@ def onnx_bytes() -> bytes:
 
 # ------------------------------------------------------------------ readers, and what they promise
 
-def is_plate(image): return image.dtype == np.float32 and image.ndim == 2 and 0 <= image.min() < image.max() <= 1
+def is_radiograph_array(image): return image.dtype == np.float32 and image.ndim == 2 and 0 <= image.min() < image.max() <= 1
 def is_mask(mask): return mask.dtype == bool and mask.ndim == 2
 def are_annotations(notes): return all(type(a.id) is str and a.id and a.points.shape == (3, 2) and (a.mask is None or is_mask(a.mask) and a.mask.shape == a.shape) for a in notes)
 def are_points(table): return list(table) == ["id", *POINT_COLUMNS] and not np.isinf(table[list(POINT_COLUMNS)].to_numpy(float)).any() and table.id.is_unique
 def are_labels(table): return list(table) == ["id", "sex", "bone_age"] and table.sex.isin(["M", "F"]).all() and table.id.is_unique and (table.bone_age.isna() | table.bone_age.between(0, 240)).all()
-def are_rules(rules): return all(isinstance(rule, VotingRule) and all(isinstance(m, str) for m in rule.members) and np.isfinite(rule.weights).all() for rule in rules.values())
+def are_rules(rules): return all(isinstance(rule, EnsembleRule) and all(isinstance(m, str) for m in rule.members) and np.isfinite(rule.weights).all() for rule in rules.values())
 def is_network(read): return isinstance(read[0], nn.Module) and isinstance(read[1], dict) and all(p.isfinite().all() for p in read[0].parameters())
 def are_candidates(found): return all(c.mask.dtype == bool and c.mask.shape == c.image.shape[:2] for c in found)
 def are_decisions(found): return all(isinstance(i, str) and (isinstance(d, str) or is_mask(d)) for i, d in found.items())
-def are_verdicts(found): return all(len(key) == 2 and verdict in DecisionLog.VERDICTS for key, verdict in found.items())
+def are_review_labels(found): return all(len(key) == 2 and verdict in DecisionLog.REVIEW_LABELS for key, verdict in found.items())
 def are_sexes(found): return set(found.values()) <= {"M", "F"}
 
 
@@ -259,12 +275,12 @@ def configs(*names): return lambda saved: json_files([json.loads((saved/name).re
 
 UNET, AGES = "models/segmentation", "models/registered-carpals-both-classification"
 READERS = {
-    "PNG": reader(read_radiograph, is_plate, RadiographError, "a.png", lambda saved: damaged(pictures(".png")).map(with_checksums) | damaged(pictures(".png"))),
-    "JPEG": reader(read_radiograph, is_plate, RadiographError, "a.jpg", lambda saved: damaged(pictures(".jpg", [8]))),
-    "TIFF": reader(read_radiograph, is_plate, RadiographError, "a.tif", lambda saved: damaged(pictures(".tif"))),
+    "PNG": reader(read_radiograph, is_radiograph_array, RadiographError, "a.png", lambda saved: damaged(pictures(".png")).map(with_checksums) | damaged(pictures(".png"))),
+    "JPEG": reader(read_radiograph, is_radiograph_array, RadiographError, "a.jpg", lambda saved: damaged(pictures(".jpg", [8]))),
+    "TIFF": reader(read_radiograph, is_radiograph_array, RadiographError, "a.tif", lambda saved: damaged(pictures(".tif"))),
     "mask": reader(read_mask, is_mask, RadiographError, "a.png", lambda saved: damaged(pictures(".png") + pictures(".tif") + pictures(".jpg", [8])).map(lambda data: with_checksums(data) if data[1:4] == b"PNG" else data)),
-    "DICOM": reader(read_radiograph, is_plate, RadiographError, "a.dcm", lambda saved: odd_dicom() | damaged([dicom_bytes(8, s) for s in SYNTAXES] + [dicom_bytes(16)])),
-    "DICOM's sex": reader(dicom_sex, lambda sex: sex in ("M", "F", None), RadiographError, "a.dcm", lambda saved: odd_dicom() | damaged([dicom_bytes(8, PatientSex="F")])),
+    "DICOM": reader(read_radiograph, is_radiograph_array, RadiographError, "a.dcm", lambda saved: odd_dicom() | damaged([dicom_bytes(8, s) for s in SYNTAXES] + [dicom_bytes(16)])),
+    "DICOM's sex": reader(read_dicom_sex, lambda sex: sex in ("M", "F", None), RadiographError, "a.dcm", lambda saved: odd_dicom() | damaged([dicom_bytes(8, PatientSex="F")])),
     "labelme": reader(read_annotations, are_annotations, AnnotationError, "7.json", lambda saved: json_files([to_labelme(a, "7.png") for a in (NOTE, RING)])),
     "Supervisely": reader(read_annotations, are_annotations, AnnotationError, "7.png.json", lambda saved: json_files([to_supervisely(a) for a in (NOTE, RING)])),
     "COCO": reader(read_annotations, are_annotations, AnnotationError, "coco.json", lambda saved: json_files([to_coco([NOTE]), to_coco([NOTE, RING])])),
@@ -273,11 +289,11 @@ READERS = {
     "label table, leniently": reader(lambda path: read_labels(path, []), are_labels, CohortError, "train.csv", lambda saved: table_files(LABELS)),
     "table of sexes": reader(read_sexes, are_sexes, ValueError, "sex.csv", lambda saved: table_files(LABELS)),
     "verdicts": reader(read_decisions, are_decisions, ValueError, "verdicts.csv", lambda saved: table_files([[["id", "verdict"], ["1", "accept"], ["2", "reject"]]])),
-    "decision log": reader(lambda path: DecisionLog(path)._verdicts, are_verdicts, ValueError, "log.csv", lambda saved: table_files([[["id", "mask", "verdict"], ["1", "0123456789ab", "accept"]]])),
+    "decision log": reader(lambda path: DecisionLog(path)._labels, are_review_labels, ValueError, "log.csv", lambda saved: table_files([[["id", "mask", "verdict"], ["1", "0123456789ab", "accept"]]])),
     "waiting masks": reader(read_candidates, are_candidates, ValueError, "log.waiting.npz", lambda saved: damaged([(saved/"waiting.npz").read_bytes()])),
     "profile": reader(load_profile, lambda profile: isinstance(profile, Profile), ProfileError, "a.yaml",
                       lambda saved: json_files([yaml.safe_load(text) for text in PROFILES]) | damaged(PROFILES) | st.sampled_from(ODD_YAML)),
-    "voting rules": reader(read_rules, are_rules, RuleError, "ensembles.json", configs("models/ensembles.json")),
+    "voting rules": reader(read_ensemble_rules, are_rules, EnsembleRuleError, "ensembles.json", configs("models/ensembles.json")),
     "weights": reader(lambda path: load_network(path.parent), is_network, WeightsError, "model.safetensors",
                       lambda saved: weights_files([(saved/UNET/"model.safetensors").read_bytes()]), **{"config.json": whole(UNET + "/config.json")}),
     "network's config": reader(lambda path: load_network(path.parent), is_network, WeightsError, "config.json",
@@ -337,7 +353,7 @@ def check(asked: Reader, path: Path) -> str:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", READERS)
-def test_reader_gives_what_it_promises_or_says_why_not(name, saved, tmp_path, tally, bounded):
+def test_reader_returns_valid_data_or_raises_its_error(name, saved, tmp_path, tally, bounded):
     asked, random = READERS[name], "FUZZ_INPUTS" in os.environ
     if name == "ONNX": pytest.importorskip("onnxruntime")
     files = files_for(asked, saved)
@@ -363,7 +379,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_reader_never_runs_what_it_reads(name, tmp_path):
+def test_reader_never_executes_file_contents(name, tmp_path):
     asked, sprung = READERS[name], tmp_path/"sprung"
     if name == "ONNX": pytest.importorskip("onnxruntime")
     for other in (asked.name, *asked.beside): (tmp_path/other).write_bytes(pickle.dumps(Trap(sprung)))

@@ -4,7 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boneage.geometry import compose, fit_similarity, invert, is_mirrored, letterbox, mirror, rotation, rotation_of, scaling, transform, translation, zoom_of
+from boneage.geometry import (
+    compose,
+    fit_similarity,
+    invert,
+    is_mirrored,
+    letterbox,
+    mirror,
+    rotation,
+    rotation_of,
+    scaling,
+    transform,
+    translation,
+    zoom_of,
+)
 
 PLACES = st.floats(-3000, 3000)
 ZOOMS = st.floats(0.05, 20)
@@ -20,7 +33,7 @@ def similarities(draw, mirrored=st.booleans()) -> tuple[np.ndarray, float, float
 
 
 @given(similarities())
-def test_a_matrix_tells_what_it_was_made_of(made):
+def test_zoom_rotation_and_mirror_are_recovered(made):
     matrix, zoom, degrees, flip = made
     assert np.allclose([zoom_of(matrix), rotation_of(matrix)], [zoom, degrees]) and is_mirrored(matrix) == flip
 

@@ -23,9 +23,9 @@ def test_readers_that_are_left_out_are_there():
 
 def test_json_stays_json_and_one_value_changes():
     original, chance = {"a": [1, 2], "b": {"c": "d"}}, random.Random(0)
-    made = [json.loads(fuzz_guided.other_tree(json.dumps(original).encode(), chance)) for _ in range(300)]
+    made = [json.loads(fuzz_guided.mutate_json(json.dumps(original).encode(), chance)) for _ in range(300)]
     assert {"a": [1, 1, 2], "b": {"c": "d"}} in made and {"b": {"c": "d"}} in made and {"a": [1, 2], "b": {"c": [1, 2]}} in made
-    with pytest.raises(ValueError): fuzz_guided.other_tree(b"{", chance)
+    with pytest.raises(ValueError): fuzz_guided.mutate_json(b"{", chance)
 
 
 def test_first_file_of_each_kind_of_finding_is_kept(tmp_path):

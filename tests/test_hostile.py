@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pydicom")
-from boneage.synthetic.phantoms import make_phantom
-from boneage.radiographs import write_radiograph
 from test_radiographs import as_bits, bomb_dicom, bomb_jpeg, bomb_png, bomb_tiff, dicom, save, save_dicom
 from tiny_models import write_tiny_models
+
+from boneage.radiographs import write_radiograph
+from boneage.synthetic.phantoms import make_phantom
 
 GOOD = 6          # radiographs among them
 LIMIT = 2 * 2**30  # bytes of memory
@@ -38,11 +39,11 @@ def drawing(path, random, i):
     cv2.imwrite(str(path), canvas)
 
 
-def write_hostile(folder, plate):
+def write_hostile(folder, radiograph):
     "The files, by whether they must be refused"
     random, refused, other = np.random.RandomState(2018), [], []
-    originals = {suffix: save(folder.parent/f"whole{suffix}", as_bits(plate, 8)).read_bytes() for suffix in (".png", ".jpg", ".tif")}
-    originals[".dcm"] = save_dicom(folder.parent/"whole.dcm", dicom(as_bits(plate, 12), BitsStored=12, HighBit=11)).read_bytes()
+    originals = {suffix: save(folder.parent/f"whole{suffix}", as_bits(radiograph, 8)).read_bytes() for suffix in (".png", ".jpg", ".tif")}
+    originals[".dcm"] = save_dicom(folder.parent/"whole.dcm", dicom(as_bits(radiograph, 12), BitsStored=12, HighBit=11)).read_bytes()
     for i in range(100):  # cut short anywhere
         suffix = list(originals)[i % 4]
         path = folder/f"cut{i}{suffix}"
@@ -68,7 +69,7 @@ def write_hostile(folder, plate):
     for name, bomb in [("bomb.png", bomb_png), ("bomb.jpg", bomb_jpeg), ("bomb.tif", bomb_tiff), ("bomb.dcm", bomb_dicom)]:
         (folder/name).write_bytes(bomb())
         refused.append(folder/name)
-    report = dicom(as_bits(plate, 8), Modality="SR")
+    report = dicom(as_bits(radiograph, 8), Modality="SR")
     for name in ("PixelData", "Rows", "Columns"): del report[name]
     refused.append(save_dicom(folder/"report.dcm", report))
     (folder/"loop.png").symlink_to(folder/"loop.png")
@@ -80,7 +81,7 @@ def write_hostile(folder, plate):
 
 
 def test_three_hundred_hostile_files(tmp_path):
-    (folder := tmp_path/"plates").mkdir()
+    (folder := tmp_path/"radiographs").mkdir()
     models = write_tiny_models(tmp_path/"run")
     phantom = make_phantom(3, 1, shape=(300, 240), defects={}).image
     refused, other = write_hostile(folder, phantom/255)
@@ -93,12 +94,12 @@ def test_three_hundred_hostile_files(tmp_path):
                           capture_output=True, text=True, timeout=300)
     assert done.returncode == 1, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
-    answers = {answer["path"] for answer in json.loads(done.stdout)}
+    outputs = {output["path"] for output in json.loads(done.stdout)}
     sentences = [line for line in done.stderr.splitlines() if line]
-    assert {str(path) for path in good} <= answers
-    assert not answers & {str(path) for path in refused}
+    assert {str(path) for path in good} <= outputs
+    assert not outputs & {str(path) for path in refused}
     for path in refused:
         about = [line for line in sentences if f"{path.name}:" in line or f"{path} " in line]
         assert len(about) == 1, (path.name, about)
-    for path in other: assert (str(path) in answers) != any(str(path) in line for line in sentences), path.name
+    for path in other: assert (str(path) in outputs) != any(str(path) in line for line in sentences), path.name
     assert int((tmp_path/"memory").read_text())*1024 < LIMIT

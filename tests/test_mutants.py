@@ -13,7 +13,7 @@ sys.path.insert(0, str(PROJECT/"tools"))
 from mutate import EXPLAINED, TARGETS, Target, mutants  # noqa: E402
 
 
-def test_a_function_is_changed_in_what_it_does_and_not_in_what_it_says():
+def test_mutants_change_code_not_docstrings():
     changed = [mutant.new for mutant in mutants(Target("", "geometry", ("mirror", "invert")))]
     assert "return np.array([[-1., 0., width + 1.], [0., 1., 0.], [0., 0., 1.]])" in changed  # another operator
     assert "inverse[2] = 0., 0., 2.0" in changed                                              # another number

@@ -163,7 +163,7 @@ def test_module_keeps_to_the_style(module):
     assert [n.name for n in functions if n.end_lineno - n.lineno >= 40] == [], "longer than a screen"
 
 
-def test_nothing_that_is_read_can_run():
+def test_reading_files_executes_no_code():
     "No pickle, in any of its disguises, and no YAML that makes objects"
     found = []
     for path in [*MODULES, *(PROJECT/"tools").glob("*.py")]:

@@ -1,12 +1,18 @@
 "The frozen test set is what it was when it was frozen, and its defects come at least as often as on real plates"
-from boneage.synthetic.phantoms import HARD, HARD_RATES, fingerprint, frozen_hard, hard_record
-from boneage.synthetic.exposure import Rates
+from boneage.synthetic.exposure import DefectRates
+from boneage.synthetic.phantoms import (
+    HARD_COUNT,
+    HARD_RATES,
+    fingerprint,
+    format_hard_record,
+    read_hard_fingerprint,
+)
 
 
-def test_hard_is_frozen():
-    assert fingerprint(hard_record(i) for i in range(HARD)) == frozen_hard()["fingerprint"]
+def test_hard_phantoms_match_their_fingerprint():
+    assert fingerprint(format_hard_record(i) for i in range(HARD_COUNT)) == read_hard_fingerprint()["fingerprint"]
 
 
-def test_hard_is_at_least_as_hard_as_real_plates():
+def test_hard_phantoms_have_at_least_the_real_defect_rates():
     for name in ("mirrored", "turned", "inverted", "dim", "grey", "collimated", "borders", "gradient", "marker", "cut", "small"):
-        assert getattr(HARD_RATES, name) >= getattr(Rates(), name), name
+        assert getattr(HARD_RATES, name) >= getattr(DefectRates(), name), name

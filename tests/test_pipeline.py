@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import TOKEN, command, copy_project, kill_tree, run
 from safetensors.numpy import load_file
 
 from boneage.bone_age import ablation, grid
-from conftest import TOKEN, command, copy_project, kill_tree, run
 
 REPORTS = sorted(p.stem for p in (Path(__file__).parent.parent/"reports").glob("*.ipynb"))
 
@@ -48,7 +48,7 @@ def kill_when(there, folder):
     assert reached, "\n".join(["the run ended before it could be killed:", *told])
 
 
-def test_everything_is_made(smoke):
+def test_run_writes_all_outputs(smoke):
     root = smoke/"work"/"smoke"
     for name in [*grid(), *ablation()]:
         predictions = pd.read_csv(root/"models"/str(name)/"predictions.csv")
@@ -61,7 +61,7 @@ def test_everything_is_made(smoke):
     assert (root/"site"/"index.html").is_file()
 
 
-def test_pages_do_without_a_test_set(smoke, tmp_path):
+def test_reports_run_without_test_set(smoke, tmp_path):
     "A cohort may keep no test set apart, as the profile `sample` does: every page says what it can"
     folder = copy_project(tmp_path/"project")
     root = folder/"work"/"untested"
@@ -80,7 +80,7 @@ def test_pages_do_without_a_test_set(smoke, tmp_path):
     assert claims["MAE(validation) > MAE(test)"] == "cannot tell" and "MAE(original) > MAE(normalised)" in claims
 
 
-def test_nothing_is_made_twice(smoke):
+def test_rerun_repeats_no_step(smoke):
     root = smoke/"work"/"smoke"
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file() and p.name not in ("run.log", ".lock")}
     again = run("paper", "--profile", "smoke", cwd=smoke)
@@ -88,7 +88,7 @@ def test_nothing_is_made_twice(smoke):
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
-def test_killed_run_ends_in_the_same_numbers(smoke, tmp_path):
+def test_killed_run_resumes_to_same_results(smoke, tmp_path):
     folder = copy_project(tmp_path/"killed")
     root = folder/"work"/"smoke"
     kill_when(lambda: any((root/"checkpoints").glob("registered-*.safetensors")), folder)          # in the middle of training
@@ -138,7 +138,7 @@ def test_bad_rows_and_files_are_named_and_the_rest_is_done(smoke, tmp_path):
     (["--profile", "sample", "--data", "nowhere"], "nowhere: no such folder"),
     (["--profile", "phantom", "--data", "."], "reads no DATA"),
 ])
-def test_one_sentence_where_something_is_missing(arguments, sentence, tmp_path):
+def test_missing_prerequisite_gives_one_line_error(arguments, sentence, tmp_path):
     folder = copy_project(tmp_path/"project")
     done = run("paper", *arguments, cwd=folder)
     assert done.returncode != 0 and sentence in " ".join((done.stdout + done.stderr).split())

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from ipywidgets import Checkbox
 
-from boneage.synthetic.phantoms import make_phantom
 from boneage.radiographs import write_radiograph
+from boneage.synthetic.phantoms import make_phantom
 
 PROJECT = Path(__file__).resolve().parent.parent
 PLAY = sorted((PROJECT/"play").glob("[0-9]*.ipynb"))
@@ -82,7 +82,7 @@ def test_own_radiograph_can_be_put_in(notebook, tmp_path):
 
 
 @each_notebook
-def test_what_is_stored_is_small_and_still(notebook):
+def test_stored_outputs_are_small_and_static(notebook):
     read = nbformat.read(notebook, 4)
     pictures = [out.data["image/png"] for cell in read.cells if cell.cell_type == "code" and SHOWN.match(cell.source) for out in cell.outputs]
     assert len(pictures) == 2 and pictures[0] != pictures[1] and notebook.stat().st_size < 160_000
@@ -92,9 +92,9 @@ def test_what_is_stored_is_small_and_still(notebook):
 
 
 @each_notebook
-def test_a_plate_without_a_hand_is_shown_or_told_in_a_sentence(notebook, tmp_path):
-    plate = np.zeros((400, 300), np.float32)
-    plate[200:204, 150:154] = .5
-    write_radiograph(tmp_path/"blank.png", plate)
+def test_radiograph_without_hand_is_shown_or_reported(notebook, tmp_path):
+    radiograph_image = np.zeros((400, 300), np.float32)
+    radiograph_image[200:204, 150:154] = .5
+    write_radiograph(tmp_path/"blank.png", radiograph_image)
     try: drawn(run_cells(notebook, str(tmp_path/"blank.png"))["show"]())
     except ValueError as error: assert re.search("[Nn]o hand", str(error))

@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 
 from boneage.contrast import measure_contrast
-from boneage.synthetic.phantoms import make_phantom
-from boneage.datasets.preprocessing import MATRIX_COLUMNS, plate_regions, read_regions, write_regions
+from boneage.datasets.preprocessing import MATRIX_COLUMNS, extract_regions, read_regions, write_regions
 from boneage.radiographs import RadiographError, read_radiograph, write_mask, write_radiograph
 from boneage.registration import region_matrix
+from boneage.synthetic.phantoms import make_phantom
 
 WANTED, SCALES = [("registered", "carpals"), ("original", "hand")], dict(carpals=0.05, hand=0.03)
 
@@ -15,7 +15,7 @@ WANTED, SCALES = [("registered", "carpals"), ("original", "hand")], dict(carpals
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
     "Two plates, the mask of the second empty, with their contrasts and true matrices"
-    folder, rows, contrasts = tmp_path_factory.mktemp("plates"), [], []
+    folder, rows, contrasts = tmp_path_factory.mktemp("radiographs"), [], []
     for index, name in enumerate(["007", "8"]):
         phantom = make_phantom(0, index, bone_age=120.0, defects={})
         image, path, mask_path = phantom.image, folder/f"{name}.png", folder/f"{name}-mask.png"
@@ -26,14 +26,14 @@ def cohort(tmp_path_factory):
     return pd.DataFrame(rows), contrasts
 
 
-def test_arrays_take_the_place_of_what_was_there(cohort, tmp_path):
-    plates, contrasts = cohort
+def test_region_arrays_replace_older_ones(cohort, tmp_path):
+    radiographs, contrasts = cohort
     folder = tmp_path/"deep"/"regions"
-    write_regions(plates, contrasts, WANTED, SCALES, 0.1, folder)
+    write_regions(radiographs, contrasts, WANTED, SCALES, 0.1, folder)
     for place in (folder, folder.with_name("regions.part")):
         place.mkdir(exist_ok=True)
         (place/"stale.npy").touch()
-    write_regions(plates, contrasts, WANTED, SCALES, 0.1, folder)
+    write_regions(radiographs, contrasts, WANTED, SCALES, 0.1, folder)
     assert sorted(p.name for p in folder.iterdir()) == ["ids.csv", "original-hand.npy", "registered-carpals.npy"]
     assert [p.name for p in folder.parent.iterdir()] == ["regions"]
     assert (folder/"ids.csv").read_text().split() == ["id", "007", "8"]
@@ -43,17 +43,17 @@ def test_arrays_take_the_place_of_what_was_there(cohort, tmp_path):
         assert array.shape == (2, *region_matrix(region, SCALES[region], 0.1)[1])
 
 
-def test_a_plate_with_an_empty_mask_is_kept_whole(cohort, tmp_path):
-    plates, contrasts = cohort
-    write_regions(plates, contrasts, WANTED, SCALES, 0.1, tmp_path/"regions")
-    image = read_radiograph(plates.path[1])
-    pose = np.vstack([plates.loc[1, MATRIX_COLUMNS].to_numpy(float).reshape(2, 3), [0, 0, 1]])
-    for (kind, region), whole in zip(WANTED, plate_regions(image, np.ones(image.shape, bool), contrasts[1], pose, WANTED, SCALES, 0.1)):
+def test_empty_mask_keeps_the_whole_radiograph(cohort, tmp_path):
+    radiographs, contrasts = cohort
+    write_regions(radiographs, contrasts, WANTED, SCALES, 0.1, tmp_path/"regions")
+    image = read_radiograph(radiographs.path[1])
+    pose = np.vstack([radiographs.loc[1, MATRIX_COLUMNS].to_numpy(float).reshape(2, 3), [0, 0, 1]])
+    for (kind, region), whole in zip(WANTED, extract_regions(image, np.ones(image.shape, bool), contrasts[1], pose, WANTED, SCALES, 0.1)):
         assert np.array_equal(read_regions(tmp_path/"regions", kind, region)[0][1], whole)
 
 
-def test_a_plate_that_cannot_be_read_leaves_the_older_arrays(cohort, tmp_path):
-    plates, contrasts = cohort
-    write_regions(plates, contrasts, WANTED, SCALES, 0.1, tmp_path/"regions")
-    with pytest.raises(RadiographError): write_regions(plates.assign(path=["nowhere.png"]*2), contrasts, WANTED, SCALES, 0.1, tmp_path/"regions")
+def test_unreadable_radiograph_keeps_the_old_arrays(cohort, tmp_path):
+    radiographs, contrasts = cohort
+    write_regions(radiographs, contrasts, WANTED, SCALES, 0.1, tmp_path/"regions")
+    with pytest.raises(RadiographError): write_regions(radiographs.assign(path=["nowhere.png"]*2), contrasts, WANTED, SCALES, 0.1, tmp_path/"regions")
     assert read_regions(tmp_path/"regions", *WANTED[0])[0].any()

@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 
 from boneage import registration
 from boneage.geometry import compose, invert, mirror, rotation, scaling, transform, translation
-from boneage.registration import FRAME_CAPITATE, FRAME_SHAPE, FRAME_TIP, REGIONS, frame_from_key_points, region_matrix, registration_confidence, registration_measures
+from boneage.registration import (
+    FRAME_CAPITATE,
+    FRAME_SHAPE,
+    FRAME_TIP,
+    REGIONS,
+    frame_from_key_points,
+    region_matrix,
+    registration_confidence,
+    registration_measures,
+)
 
 GOOD = dict(outside=0, top=100, thumb_x=1500, thumb_y=1000, area=0.4)
 LIMITS = [("outside", -np.inf, 30, 60), ("top", -20, 220, 100), ("thumb_x", 1100, 1920, 120), ("thumb_y", 650, 1420, 80), ("area", 0.20, 0.60, 0.06)]
@@ -14,7 +23,7 @@ STEP = 16  # frame pixels to one of the picture that is measured
 
 
 @pytest.mark.parametrize("name, low, high, width", LIMITS, ids=[limits[0] for limits in LIMITS])
-def test_each_measure_is_full_in_its_range_and_a_bell_beyond(monkeypatch, name, low, high, width):
+def test_confidence_is_one_in_range_and_gaussian_beyond(monkeypatch, name, low, high, width):
     def confidence(value):
         monkeypatch.setattr(registration, "registration_measures", lambda points, mask: GOOD | {name: value})
         return registration_confidence(None, None)
@@ -41,7 +50,7 @@ def test_points_beside_the_mask_are_as_far_off_as_they_are(thumb, pixels):
     assert abs(measures(thumb)["outside"] - pixels) <= 1.5 * STEP
 
 
-def test_a_hand_that_begins_above_the_frame_is_seen():
+def test_hand_beyond_the_frame_is_measured():
     mask = np.ones((2400, 1600), bool)
     assert registration_measures(np.array([FRAME_TIP, FRAME_CAPITATE, (1100, 800)]) + [0, 200], mask)["top"] == pytest.approx(-200, abs=STEP)
 
@@ -55,7 +64,7 @@ def test_a_margin_keeps_the_centre(region, scale, margin):
 
 
 @given(st.floats(-179, 179), st.floats(0.1, 10), st.booleans(), st.floats(-500, 500))
-def test_points_go_to_their_places_from_everywhere(degrees, zoom, flip, shift):
+def test_key_points_map_to_the_frame_from_any_pose(degrees, zoom, flip, shift):
     points = np.array([FRAME_TIP, FRAME_CAPITATE, (1400., 1000.)])
     journey = compose(translation(shift, -shift), rotation(degrees), scaling(zoom), *[mirror(1600)] * flip)
     matrix, mirrored = frame_from_key_points(transform(points, journey))

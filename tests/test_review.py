@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from boneage.training.review import PlateCanvas, candidate_picture
+from boneage.training.review import RadiographCanvas, render_candidate
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -32,11 +32,11 @@ document.body.innerHTML = "<pre id=out>" + JSON.stringify({ sent, size: [canvas.
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
-def test_canvas_sends_what_is_drawn(tmp_path):
+def test_canvas_sends_drawn_shapes(tmp_path):
     import numpy as np
-    canvas = PlateCanvas()
-    canvas.show(candidate_picture(np.zeros((60, 80), np.uint8), np.zeros((60, 80), bool), 120))
-    (tmp_path/"page.html").write_text(PAGE % (json.dumps(str(PlateCanvas._esm)), json.dumps(canvas.picture)))
+    canvas = RadiographCanvas()
+    canvas.show(render_candidate(np.zeros((60, 80), np.uint8), np.zeros((60, 80), bool), 120))
+    (tmp_path/"page.html").write_text(PAGE % (json.dumps(str(RadiographCanvas._esm)), json.dumps(canvas.picture)))
     shown = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", f"--user-data-dir={tmp_path/'user'}",
                             "--virtual-time-budget=4000", "--dump-dom", (tmp_path/"page.html").as_uri()], capture_output=True, text=True, timeout=120).stdout
     assert '<pre id="out">' in shown, shown[-2000:]

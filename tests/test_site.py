@@ -99,7 +99,7 @@ def test_pages_to_play_with_show_controls_and_two_settings(root):
         assert "interact(show" in re.sub("<[^>]+>", "", text) and text.count("data:image/png") == 2 and "set_matplotlib_formats" not in text and "eval: false" not in text, name
 
 
-def test_front_page_says_what_the_run_is(root):
+def test_front_page_describes_the_run(root):
     text = page(root, "index")
     assert "not a medical device" in text and "say nothing of clinical accuracy" in text and 'href="reports/cohort.html"' in text
 

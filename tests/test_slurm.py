@@ -7,12 +7,12 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-
-from boneage.paper.run import only_jobs, run_paper
-from boneage.datasets.workspace import Workspace
 from conftest import command, copy_project
 from one_node_slurm import NoSlurm, one_node_slurm
 from test_pipeline import numbers, wait_for
+
+from boneage.datasets.workspace import Workspace
+from boneage.paper.run import exclusive_slurm_jobs, run_paper
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def slurm():
         with patch.dict(os.environ, environment): yield
 
 
-def answer(*words) -> str:
+def output(*words) -> str:
     "What a command of Slurm says"
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
@@ -45,7 +45,7 @@ def job_environments(folder: Path) -> list[list[str]]:
     return found
 
 
-def test_a_job_asks_for_what_the_profile_says(slurm, tmp_path):
+def test_slurm_job_requests_profile_resources(slurm, tmp_path):
     (tmp_path/"own.yaml").write_text("cluster: {memory: 700, minutes: 9, cpus: 1, pause: 1, retries: 0}\n")
     (tmp_path/"Snakefile").write_text("""rule all:
     input: "fitted"
@@ -65,18 +65,18 @@ rule fit:
 def test_slurm_run_with_a_killed_job_equals_the_local_run(smoke, slurm, tmp_path):
     folder = copy_project(tmp_path/"slurm")
     root = folder/"work"/"smoke"
-    with only_jobs(Workspace(root)) as name: pass
-    answer("sbatch", f"--job-name={name}_old", "--output=/dev/null", "--wrap=sleep 1000")  # as a killed run leaves it
+    with exclusive_slurm_jobs(Workspace(root)) as name: pass
+    output("sbatch", f"--job-name={name}_old", "--output=/dev/null", "--wrap=sleep 1000")  # as a killed run leaves it
     with open(tmp_path/"said", "w") as said:
         process = subprocess.Popen(command("paper", "--profile", "smoke", "--slurm"), cwd=folder, stdout=said, stderr=said)
     assert wait_for(lambda: any((root/"checkpoints").glob("registered-*.safetensors")), process, 1200), (tmp_path/"said").read_text()
     fitted = [path for path in (root/"checkpoints").glob("*-*-*.safetensors") if not path.name.startswith(".")]
     done = times(*fitted, *root.glob("*.csv"), root/"models"/"segmentation"/"model.safetensors", root/"regions"/"ids.csv")
     environments = job_environments(folder)
-    answer("scancel", "--state=RUNNING", f"--user={os.getuid()}")
+    output("scancel", "--state=RUNNING", f"--user={os.getuid()}")
     assert process.wait(1800) == 0, (tmp_path/"said").read_text() + (root/"run.log").read_text()[-3000:]
     assert environments and all("MALLOC_MMAP_MAX_=0" in each for each in environments)
-    assert Counter(answer("squeue", "--noheader", "--states=all", "--format=%T").split()) == {"CANCELLED": 2, "COMPLETED": 5}  # the old one and the killed one
+    assert Counter(output("squeue", "--noheader", "--states=all", "--format=%T").split()) == {"CANCELLED": 2, "COMPLETED": 5}  # the old one and the killed one
     assert fitted and times(*done) == done  # the killed job cost only itself, and of itself only what was not fitted yet
     mine, theirs = numbers(root), numbers(smoke/"work"/"smoke")
     assert mine.keys() == theirs.keys()

@@ -12,8 +12,21 @@ import torch
 from torch.nn import functional as F
 
 from boneage.networks import BoneAgeNetwork
-from boneage.training.core import (ArrayLoader, Augmentation, CheckpointError, Schedule, apply_tables, digest, fit, fresh_network, read_checkpoint,
-                              sample_matrices, sample_tables, warp_batch, write_checkpoint)
+from boneage.training.core import (
+    ArrayLoader,
+    Augmentation,
+    CheckpointError,
+    Schedule,
+    apply_lookup_tables,
+    digest,
+    fit,
+    new_network,
+    read_checkpoint,
+    sample_lookup_tables,
+    sample_matrices,
+    warp_batch,
+    write_checkpoint,
+)
 
 CONFIG = dict(network="BoneAgeNetwork", shape=(24, 20), widths=(4, 4, 4, 4, 4, 4), pools=(2, 2, 1, 1, 1, 1), hidden=(8,), dropout=0.3)
 SCHEDULE = Schedule(epochs=6, learning_rate=0.01)
@@ -23,7 +36,7 @@ def prepare(images, ages, generator):
     "Everything random that a real fit draws: matrices and tables; dropout is in the network"
     augmentation = Augmentation(rotation=10, zoom=0.1, shift=0.1, mirror=0.5, gamma=0.3, exposure=0.2, invert=0.2)
     matrices = sample_matrices(len(images), (28, 24), (24, 20), augmentation, generator)
-    return warp_batch(apply_tables(images, sample_tables(len(images), augmentation, generator)), matrices, (24, 20)), ages
+    return warp_batch(apply_lookup_tables(images, sample_lookup_tables(len(images), augmentation, generator)), matrices, (24, 20)), ages
 
 
 def train_loader(seed=3, rows=40):
@@ -32,9 +45,9 @@ def train_loader(seed=3, rows=40):
     return ArrayLoader((images, ages), prepare, batch_size=8, shuffle=True, seed=seed, rows=np.arange(rows))
 
 
-def train_and_say(checkpoint, schedule=SCHEDULE, loader=None, **kwargs):
+def train_and_digest(checkpoint, schedule=SCHEDULE, loader=None, **kwargs):
     "Fit, and return the network's digest and the history without its timings"
-    network, loader = fresh_network(CONFIG, 1), loader or train_loader()
+    network, loader = new_network(CONFIG, 1), loader or train_loader()
     valid = ArrayLoader(loader.arrays, prepare, batch_size=20)
     history = fit(network, loader, valid, F.l1_loss, schedule, checkpoint, seed=3, **kwargs)
     return digest(network.state_dict()), history.drop(columns="seconds")
@@ -53,7 +66,7 @@ def slow(answer, target):  # so that the kill falls inside an epoch
 slow.__module__, slow.__qualname__ = loss.__module__, loss.__qualname__
 test_training.F.l1_loss = slow
 print("ready", flush=True)
-print(test_training.train_and_say({checkpoint!r}, report=lambda line: print(line, flush=True))[0], flush=True)
+print(test_training.train_and_digest({checkpoint!r}, report=lambda line: print(line, flush=True))[0], flush=True)
 """
 
 
@@ -71,7 +84,7 @@ def one_thread():
 
 
 def test_killed_again_and_again_reaches_the_same_bits(tmp_path):
-    expected, history = train_and_say(tmp_path / "undisturbed.safetensors")
+    expected, history = train_and_digest(tmp_path / "undisturbed.safetensors")
     checkpoint, epochs = tmp_path / "killed.safetensors", []
     for pause in (0.0, 0.15):  # seconds after an epoch's line: as the next one starts, and in its middle
         process = start(checkpoint)
@@ -85,21 +98,21 @@ def test_killed_again_and_again_reaches_the_same_bits(tmp_path):
     process = start(checkpoint)
     assert process.stdout.read().split()[-1] == expected
     assert process.wait() == 0
-    again, resumed = train_and_say(checkpoint)  # finished: comes back without training
+    again, resumed = train_and_digest(checkpoint)  # finished: comes back without training
     assert again == expected
     pd.testing.assert_frame_equal(resumed, history)
 
 
 def test_finished_fit_does_not_train(tmp_path):
-    expected, _ = train_and_say(tmp_path / "a.safetensors")
+    expected, _ = train_and_digest(tmp_path / "a.safetensors")
     lines = []
-    assert train_and_say(tmp_path / "a.safetensors", report=lines.append)[0] == expected
+    assert train_and_digest(tmp_path / "a.safetensors", log=lines.append)[0] == expected
     assert lines == []
 
 
 def test_every_resume_point_gives_the_same_bits(tmp_path, monkeypatch):
     import boneage.training.core as training
-    expected, _ = train_and_say(tmp_path / "straight.safetensors")
+    expected, _ = train_and_digest(tmp_path / "straight.safetensors")
 
     class Stop(Exception): pass
 
@@ -112,16 +125,16 @@ def test_every_resume_point_gives_the_same_bits(tmp_path, monkeypatch):
 
         with monkeypatch.context() as patched, pytest.raises(Stop):
             patched.setattr(training, "write_checkpoint", stop_after)
-            train_and_say(path)
+            train_and_digest(path)
         torch.rand(7), np.random.rand(7)  # whatever else the process draws is of no account
-        assert train_and_say(path)[0] == expected
+        assert train_and_digest(path)[0] == expected
 
 
 def test_global_random_numbers_are_left_alone(tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train_and_say(tmp_path / "a.safetensors", Schedule(1, 0.01))
+    train_and_digest(tmp_path / "a.safetensors", Schedule(1, 0.01))
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -132,36 +145,36 @@ def test_global_random_numbers_are_left_alone(tmp_path):
 ])
 def test_checkpoint_of_another_fit_is_refused_or_replaced(tmp_path, what, change):
     path = tmp_path / "fit.safetensors"
-    train_and_say(path)
-    with pytest.raises(CheckpointError, match=f"fit.safetensors.*{what}"): train_and_say(path, **change)
-    fresh, _ = train_and_say(tmp_path / "fresh.safetensors", **change)
-    assert train_and_say(path, **change, stale="restart")[0] == fresh
+    train_and_digest(path)
+    with pytest.raises(CheckpointError, match=f"fit.safetensors.*{what}"): train_and_digest(path, **change)
+    fresh, _ = train_and_digest(tmp_path / "fresh.safetensors", **change)
+    assert train_and_digest(path, **change, stale="restart")[0] == fresh
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b[:100], lambda b: b"", lambda b: b"\0" * 64, lambda b: b[:-1]])
 def test_damaged_checkpoint_is_named(tmp_path, spoil):
     path = tmp_path / "fit.safetensors"
-    train_and_say(path, Schedule(1, 0.01))
+    train_and_digest(path, Schedule(1, 0.01))
     path.write_bytes(spoil(path.read_bytes()))
-    with pytest.raises(CheckpointError, match="fit.safetensors"): train_and_say(path, Schedule(1, 0.01))
-    assert len(train_and_say(path, Schedule(1, 0.01), stale="restart")[1]) == 1
+    with pytest.raises(CheckpointError, match="fit.safetensors"): train_and_digest(path, Schedule(1, 0.01))
+    assert len(train_and_digest(path, Schedule(1, 0.01), stale="restart")[1]) == 1
 
 
-def test_errors_keep_their_words(tmp_path, monkeypatch):
+def test_error_messages_are_unchanged(tmp_path, monkeypatch):
     "fastai rewrites what its callbacks raise; a full disk must still say so"
     import boneage.training.core as training
 
     def full(*args): raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(training, "write_checkpoint", full)
-    with pytest.raises(OSError, match="No space left on device"): train_and_say(tmp_path / "a.safetensors")
+    with pytest.raises(OSError, match="No space left on device"): train_and_digest(tmp_path / "a.safetensors")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_fit_on_a_gpu(tmp_path):
     loader = train_loader()
     loader.device = "cuda"
-    network = fresh_network(CONFIG, 1)
+    network = new_network(CONFIG, 1)
     history = fit(network, loader, None, F.l1_loss, Schedule(3, 0.01), tmp_path / "gpu.safetensors", seed=3)
     assert next(network.parameters()).is_cuda and history.train_loss.iloc[-1] < history.train_loss.iloc[0]
 

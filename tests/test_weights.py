@@ -6,9 +6,9 @@ import pytest
 
 from boneage.assessment import load_assessor, weights_folder
 from boneage.geometry import rotation, transform, warp
-from boneage.synthetic.phantoms import CLEAN, make_phantom
 from boneage.radiographs import read_radiograph
 from boneage.registration import FRAME_CAPITATE, FRAME_TIP
+from boneage.synthetic.phantoms import NO_DEFECTS, make_phantom
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +19,11 @@ def assessor():
 @pytest.fixture(scope="module")
 def hand():
     "An upright phantom: float32 plate, truth"
-    phantom = make_phantom(77, 4, shape=(640, 500), defects=CLEAN)
+    phantom = make_phantom(77, 4, shape=(640, 500), defects=NO_DEFECTS)
     return phantom.image.astype(np.float32)/255, phantom
 
 
-def test_weights_are_small_and_say_where_they_come_from():
+def test_weights_are_small_and_documented():
     folder = weights_folder()
     assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) < 30e6
     for name in ("segmentation", "keypoints"):
@@ -34,8 +34,8 @@ def test_weights_are_small_and_say_where_they_come_from():
 
 
 def test_phantom_is_found_and_registered(assessor, hand):
-    plate, phantom = hand
-    result = assessor.assess(plate)
+    radiograph, phantom = hand
+    result = assessor.assess(radiograph)
     assert (result.mask & phantom.mask).sum() / (result.mask | phantom.mask).sum() > 0.93
     landed = transform(phantom.key_points[:2], result.frame_from_image)
     assert np.abs(landed - [FRAME_TIP, FRAME_CAPITATE]).max() < 60
@@ -43,26 +43,26 @@ def test_phantom_is_found_and_registered(assessor, hand):
 
 
 @pytest.mark.parametrize("change", ["turned", "mirrored", "inverted", "dim"])
-def test_frame_does_not_depend_on_how_the_plate_came(assessor, hand, change):
-    plate, phantom = hand
-    height, width = plate.shape
+def test_frame_is_invariant_to_pose_and_exposure(assessor, hand, change):
+    radiograph, phantom = hand
+    height, width = radiograph.shape
     if change == "turned":
         place = rotation(90, ((width - 1)/2, (height - 1)/2))
         place[:2, 2] -= transform([[0, height - 1]], place)[0]
-        variant = warp(plate, place, (width, height))
-    elif change == "mirrored": variant, place = np.ascontiguousarray(plate[:, ::-1]), np.array([[-1., 0, width - 1], [0, 1, 0], [0, 0, 1]])
-    else: variant, place = (1 - plate if change == "inverted" else 0.4 + 0.1*plate), np.eye(3)
-    own, found = assessor.assess(plate), assessor.assess(variant)
+        variant = warp(radiograph, place, (width, height))
+    elif change == "mirrored": variant, place = np.ascontiguousarray(radiograph[:, ::-1]), np.array([[-1., 0, width - 1], [0, 1, 0], [0, 0, 1]])
+    else: variant, place = (1 - radiograph if change == "inverted" else 0.4 + 0.1*radiograph), np.eye(3)
+    own, found = assessor.assess(radiograph), assessor.assess(variant)
     assert found.mirrored == (own.mirrored ^ (change == "mirrored"))
     distance = transform(phantom.key_points, own.frame_from_image) - transform(phantom.key_points, found.frame_from_image @ place)
     assert np.linalg.norm(distance, axis=1).max() < 40
 
 
 @pytest.mark.parametrize("picture", ["noise", "chessboard", "gradient"])
-def test_what_is_no_hand_is_warned_of(assessor, picture):
+def test_image_without_hand_gives_warning(assessor, picture):
     y, x = np.mgrid[:500, :400]/400
-    plate = {"noise": np.random.default_rng(0).random((500, 400)), "chessboard": ((x*8).astype(int) + (y*8).astype(int)) % 2 * .8 + .1, "gradient": (x + y)/2.3}[picture]
-    assert [w for w in assessor.assess(plate.astype(np.float32)).warnings if not any(word in w for word in ("infant", "adult"))], "something else than its age"
+    radiograph = {"noise": np.random.default_rng(0).random((500, 400)), "chessboard": ((x*8).astype(int) + (y*8).astype(int)) % 2 * .8 + .1, "gradient": (x + y)/2.3}[picture]
+    assert [w for w in assessor.assess(radiograph.astype(np.float32)).warnings if not any(word in w for word in ("infant", "adult"))], "something else than its age"
 
 
 def test_released_networks_are_the_default(assessor, tmp_path, hand):
@@ -77,7 +77,7 @@ def test_bone_age_networks_and_their_card(assessor, hand):
     card = json.loads((folder/"bone-age.json").read_text())
     assert card["licence"] == "CC BY-NC 4.0" and "Halabi" in card["citation"] and card["date"] and card["data"]
     everyone = card["errors"][0]
-    assert everyone["group"] == "all" and everyone["plates"] == card["plates"] == sum(row["plates"] for row in card["errors"][1:3])
+    assert everyone["group"] == "all" and everyone["radiographs"] == card["radiographs"] == sum(row["radiographs"] for row in card["errors"][1:3])
     assert everyone["low"] < everyone["MAE"] < everyone["high"] < 31.0, "no better than the median of each sex"
     for key in ("M", "F", "none"):
         members = assessor.rules[key].members
@@ -86,8 +86,8 @@ def test_bone_age_networks_and_their_card(assessor, hand):
 
 
 def test_bone_age_of_a_phantom(assessor, hand):
-    plate, _ = hand
-    told, unknown = assessor.assess(plate, "F"), assessor.assess(plate)
+    radiograph, _ = hand
+    told, unknown = assessor.assess(radiograph, "F"), assessor.assess(radiograph)
     for result in (told, unknown):
         low, high = result.interval_months
         assert 0 <= low < result.bone_age_months < high <= 240
@@ -95,4 +95,4 @@ def test_bone_age_of_a_phantom(assessor, hand):
         assert result.distribution @ np.arange(240) == pytest.approx(result.bone_age_months, abs=0.5)
         assert all(0 < months < 240 for months in result.region_months.values())
     assert np.diff(unknown.interval_months) > np.diff(told.interval_months), "without the sex less is known"
-    assert assessor.assess(plate, "M").bone_age_months != told.bone_age_months
+    assert assessor.assess(radiograph, "M").bone_age_months != told.bone_age_months

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
-ORDER = [{""}, {"datasets"}, {"synthetic", "training"}, {"paper"}, {"release"}]  # "": the root
+PAPER_ORDER = [{""}, {"datasets"}, {"synthetic", "training"}, {"paper"}, {"release"}]  # "": the root
 DOORS = {"batches", "app", "cli", "documents"}  # modules of the root
 MODULES = sorted(path for path in (PROJECT/"boneage").rglob("*.py") if not path.name.startswith("_"))
 NOTEBOOKS = sorted((PROJECT/"nbs").rglob("[0-9]*.ipynb"))
@@ -54,7 +54,7 @@ def imports(name: str, deferred: bool) -> set[str]:
     return imported(tree, wing_of(name))
 
 
-def rank(wing: str) -> int: return next(number for number, wings in enumerate(ORDER) if wing in wings)
+def rank(wing: str) -> int: return next(number for number, wings in enumerate(PAPER_ORDER) if wing in wings)
 
 
 def allowed(name: str, other: str, numbers: dict) -> bool:
@@ -77,7 +77,7 @@ def test_each_module_has_a_notebook_in_its_wing(numbers):
     assert set(numbers) == set(NAMES)
     assert len(set(numbers.values())) == len(NOTEBOOKS), "a number occurs twice"
     folders = {notebook.parent.name for notebook in NOTEBOOKS}
-    assert folders == {"assessing"} | {wing for wings in ORDER for wing in wings if wing}
+    assert folders == {"assessing"} | {wing for wings in PAPER_ORDER for wing in wings if wing}
     wrong = [f"{notebook.parent.name}/{notebook.stem}" for notebook in NOTEBOOKS
              for name in [next(name for name, number in numbers.items() if number == int(notebook.stem[:2]))]
              if notebook.stem[3:] != name.rpartition(".")[2] or notebook.parent.name != (wing_of(name) or "assessing")]
@@ -85,7 +85,7 @@ def test_each_module_has_a_notebook_in_its_wing(numbers):
 
 
 def test_numbers_rise_through_the_wings(numbers):
-    for lower, higher in zip(ORDER, ORDER[1:]):
+    for lower, higher in zip(PAPER_ORDER, PAPER_ORDER[1:]):
         below, above = ([numbers[name] for name in NAMES if wing_of(name) in wings] for wings in (lower, higher))
         assert max(below) < min(above)
 
@@ -97,7 +97,7 @@ def test_imports_lead_up(numbers):
 
 
 def test_every_import_of_the_library_is_a_module():
-    wings = {wing for wings in ORDER for wing in wings}
+    wings = {wing for wings in PAPER_ORDER for wing in wings}
     wrong = [f"{name} imports {other}" for name in NAMES for deferred in (False, True) for other in imports(name, deferred)
              if other == "boneage" or other.split(".")[0] in wings - {""} and other not in NAMES]
     assert [line for line in wrong if not line.endswith(" boneage")] == []

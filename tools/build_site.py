@@ -1,4 +1,4 @@
-"Build the site of a run: the story, its executed reports and the library's notebooks; with Quarto where it is installed, otherwise with smalldocs"
+"HandBuild the site of a run: the story, its executed reports and the library's notebooks; with Quarto where it is installed, otherwise with smalldocs"
 import argparse
 import html
 import json

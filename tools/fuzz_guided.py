@@ -53,7 +53,7 @@ def seeds(asked, saved: Path) -> list[dict]:
     return found
 
 
-def other_tree(data: bytes, chance: random.Random) -> bytes:
+def mutate_json(data: bytes, chance: random.Random) -> bytes:
     "JSON with one value removed, doubled, or replaced by an odd one or by another of its own"
     import test_fuzz
     tree = [json.loads(data)]
@@ -75,9 +75,9 @@ def changed(data: bytes, longest: int, seed: int) -> bytes:
     try:
         if chance.random() < 0.5:
             if 1 < length <= len(data) - 8:
-                header = other_tree(data[8:8 + length], chance)
+                header = mutate_json(data[8:8 + length], chance)
                 return (struct.pack("<Q", len(header)) + header + data[8 + length:])[:longest]
-            if data[:1] in (b"{", b"["): return other_tree(data, chance)[:longest]
+            if data[:1] in (b"{", b"["): return mutate_json(data, chance)[:longest]
     except (ValueError, RecursionError): pass
     data = atheris.Mutate(data, longest)
     return test_fuzz.with_checksums(data)[:longest] if data[1:4] == b"PNG" and chance.random() < 0.8 else data

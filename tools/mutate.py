@@ -25,9 +25,8 @@ from typing import NamedTuple
 
 import libcst as cst
 import yaml
-from mutmut.mutation.mutators import mutation_operators, operator_string
-
 from lessons import NOTEBOOKS, PROJECT, cell_of, lesson_script, run_lessons
+from mutmut.mutation.mutators import mutation_operators, operator_string
 
 OUT, EXPLAINED, KEPT = PROJECT/"benchmarks"/"mutants.json", PROJECT/"tools"/"mutants.yaml", PROJECT/"build"/"mutants.jsonl"
 LEFT_OUT = cst.Import | cst.ImportFrom | cst.Annotation | cst.Decorator | cst.Raise
@@ -44,12 +43,12 @@ class Target(NamedTuple):
 TARGETS = [
     Target("geometry", "geometry", (), ("tests/test_geometry.py",)),
     Target("registration", "registration", (), ("tests/test_registration.py",)),
-    Target("regions", "preprocessing", ("MATRIX_COLUMNS", "matrix_of", "plate_regions", "write_regions", "read_regions"), ("tests/test_regions.py",)),
+    Target("regions", "preprocessing", ("MATRIX_COLUMNS", "matrix_from_row", "extract_regions", "write_regions", "read_regions"), ("tests/test_regions.py",)),
     Target("regions", "bone_age_training", ("bone_age_config", "_check_regions", "_PrepareRegions")),
     Target("losses", "segmentation_training", ("soft_jaccard", "SegmentationLoss", "equal_area_logit", "jaccard", "hard_jaccard")),
-    Target("losses", "keypoint_training", ("KeyPointLoss", "pixels_off", "HeatMapLoss", "map_pixels_off")),
+    Target("losses", "keypoint_training", ("KeyPointLoss", "mean_pixel_error", "HeatMapLoss", "heat_map_pixel_error")),
     Target("losses", "bone_age_training", ("mae_months",)),
-    Target("losses", "fine_tuning", ("MonthsLoss", "own_mae_months")),
+    Target("losses", "fine_tuning", ("AgeDistributionLoss", "own_mae_months")),
     Target("evaluation", "bone_age", (), ("tests/test_evaluation.py",)),
     Target("evaluation", "ensembles", (), ("tests/test_evaluation.py",)),
     Target("evaluation", "evaluation", (), ("tests/test_evaluation_by_hand.py", "tests/test_evaluation.py")),
@@ -64,7 +63,7 @@ class Mutant(NamedTuple):
     source: str
 
 
-def exchanged(node: cst.Tuple):
+def swap_first_two(node: cst.Tuple):
     "(a, b) → (b, a)"
     if len(node.elements) > 1:
         first, second, *others = node.elements
@@ -83,7 +82,7 @@ class Places(cst.CSTVisitor):
         where = self.names[0] if self.names else ""
         if where == "__all__" or isinstance(node, cst.ClassDef | cst.FunctionDef) and self.only and where not in self.only: return self.names.pop() and False
         if where and (not self.only or where in self.only):
-            for kind, changes in [*mutation_operators, (cst.Tuple, exchanged)]:
+            for kind, changes in [*mutation_operators, (cst.Tuple, swap_first_two)]:
                 if isinstance(node, kind): self.found += [(".".join(self.names), node, new) for new in [*changes(node)][:1 if changes is operator_string else None]]
         return True
 
@@ -168,7 +167,15 @@ def warm_up():
     "Import everything that the package imports, and forget the package itself"
     os.environ.update(MPLBACKEND="Agg", HYPOTHESIS_STORAGE_DIRECTORY=tempfile.mkdtemp(prefix="hypothesis-"))
     sys.path[:0] = [str(PROJECT), str(PROJECT/"tests")]
-    import cv2, fastcore.test, hypothesis, matplotlib.pyplot, pytest, scipy.optimize, scipy.stats, seaborn, torch  # noqa: E401, F401
+    import cv2  # noqa: E401, F401
+    import fastcore.test
+    import hypothesis
+    import matplotlib.pyplot
+    import pytest
+    import scipy.optimize
+    import scipy.stats
+    import seaborn
+    import torch
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     for module in ("figures", "phantoms", "assessment", *(target.module for target in TARGETS)): importlib.import_module(f"boneage.{module}")

@@ -16,7 +16,7 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def made_on(machine: dict) -> str:
+def format_machine(machine: dict) -> str:
     "Date, machine and versions in a line"
     return "*" + ", ".join(f"{key} {value}" if key in ("python", "torch", "opencv", "numpy", "allocator", "gpu") else f"{value} cores" if key == "cores" else str(value) for key, value in machine.items()) + ".*"
 
@@ -31,11 +31,11 @@ def speed_page() -> str:
     "The page on speed"
     found = read("results")
     if not found: return "Nothing has been measured yet: `make bench` does.\n"
-    parts = ["Medians of several calls; what is compared was measured in turns in the same run, at the same allocator setting. `make bench` measures all of it on your computer.\n", made_on(found["machine"]), WHAT_A_SHARE_IS, *figure_tables(found)]
+    parts = ["Medians of several calls; what is compared was measured in turns in the same run, at the same allocator setting. `make bench` measures all of it on your computer.\n", format_machine(found["machine"]), WHAT_A_SHARE_IS, *figure_tables(found)]
     gpu = read("gpu")
-    if gpu: parts += ["\n" + ON_A_GPU, made_on(gpu["machine"]), *figure_tables(gpu)]
+    if gpu: parts += ["\n" + ON_A_GPU, format_machine(gpu["machine"]), *figure_tables(gpu)]
     cuts = read("cuts")
-    if cuts: parts.append(f"\n## What was cut\n\n{CUTS}\n\n" + table(["", "before", "after", "ratio"], [[row["what"], f"{number(row['before'])} {row['unit']}", f"{number(row['after'])} {row['unit']}", f"{row['ratio']:.2f}"] for row in cuts["rows"]], 1) + "\n\n" + made_on(cuts["machine"]))
+    if cuts: parts.append(f"\n## What was cut\n\n{CUTS}\n\n" + table(["", "before", "after", "ratio"], [[row["what"], f"{number(row['before'])} {row['unit']}", f"{number(row['after'])} {row['unit']}", f"{row['ratio']:.2f}"] for row in cuts["rows"]], 1) + "\n\n" + format_machine(cuts["machine"]))
     return "\n".join(parts) + "\n"
 
 
@@ -75,7 +75,7 @@ def fuzzing() -> str:
     lines = [[row["reader"], f"{row['inputs']:,}", f"{row['read']:,}", f"{row['refused']:,}"] for row in found["rows"]]
     total = sum(row["inputs"] for row in found["rows"])
     return (f"## Damaged and invented files\n\n`make fuzz`. {total:,} files, mutated or made up by hypothesis, went through every reader in {found['seconds']:.0f} s: each was read or refused with a sentence of our own; "
-            f"none hung, none left a traceback, and no more than {found['memory']:.2f} GB was taken.\n\n" + table(["reader", "files", "read", "refused in a sentence"], lines, 1) + "\n\n" + made_on(found["machine"]))
+            f"none hung, none left a traceback, and no more than {found['memory']:.2f} GB was taken.\n\n" + table(["reader", "files", "read", "refused in a sentence"], lines, 1) + "\n\n" + format_machine(found["machine"]))
 
 
 def guided() -> str:
@@ -87,7 +87,7 @@ def guided() -> str:
     verdict = "each was read or refused with a sentence of our own, in at most 10 s and 2 GB" if not findings else f"some are findings, {findings} in all"
     return (f"## Files made by what those before them reached\n\n`make fuzz-guided`. The same readers, and the same promises. Here libFuzzer, through atheris {found['atheris']}, changes a file, and goes on from it where it reached a branch of the library, of pydicom or of PyYAML that none before it had. "
             f"Of {total:,} files {verdict}. Branches are counted in Python alone, and of the library only those that a reader comes to; *before* are those of the files it starts from. ONNX Runtime, which is not Python, is left to the files above.\n\n"
-            + table(["reader", "files", "seconds", "branches before", "branches reached", "findings"], lines, 1) + "\n\n" + made_on(found["machine"]))
+            + table(["reader", "files", "seconds", "branches before", "branches reached", "findings"], lines, 1) + "\n\n" + format_machine(found["machine"]))
 
 
 def crashes() -> str:
@@ -112,7 +112,7 @@ def determinism() -> str:
     def same(row):
         if "files" in row: return [row["what"], f"{row['differing']} of {row['files']} files differ"]
         return [row["what"], "the same to the last bit" if row["weights"] == row["months"] == 0 else f"weights differ by at most {row['weights']:.1g}, predictions by {row['months']:.1g} months"]
-    def listed(rows, machine): return table(["", ""], [same(row) for row in rows], 2) + "\n\n" + made_on(machine)
+    def listed(rows, machine): return table(["", ""], [same(row) for row in rows], 2) + "\n\n" + format_machine(machine)
     text = ("## The same numbers twice\n\n`make determinism`. The seed fixes a run on one kind of computer and number of threads. With another number of threads sums are added in another order, and a fit goes a slightly different way, "
             "by the months in the table. A GPU adds in another order as well.\n\n" + listed(found["rows"], found["machine"]))
     return text + ("\n\nOn a GPU (`make bench-gpu`):\n\n" + listed(gpu["determinism"], gpu["machine"]) if gpu else "")

@@ -10,10 +10,10 @@ import nbformat
 import site_measures
 import yaml
 
-from boneage.paper.claims import number_words, read_paper
+from boneage.datasets.workspace import code_version
+from boneage.paper.claims import format_number, read_paper
 from boneage.paper.evaluation import Estimate
-from boneage.paper.pipeline import bone_age_card
-from boneage.datasets.workspace import code_words
+from boneage.paper.pipeline import read_bone_age_card
 
 PROJECT = Path(__file__).absolute().parent.parent
 DIRECTIVE = re.compile(r"^[ \t]*#\|[ \t]*(\w+)(?![\w-]*[ \t]*:).*\n?", re.M)  # nbdev's own; `#| key: value` is Quarto's
@@ -122,7 +122,7 @@ def closing(notebook, page: Page) -> str:
     "How the page was made, for its end: a report has said its profile, versions and data itself, and its seconds are added"
     seconds = notebook.metadata.get("papermill", {}).get("duration")
     if page.address.startswith("reports/"): return f"*Made in {seconds:.0f} s.*" if seconds else ""
-    return f"*{code_words()}; radiographs: phantoms, from the seeds that stand in the cells.*"
+    return f"*{code_version()}; radiographs: phantoms, from the seeds that stand in the cells.*"
 
 
 def marked(cell) -> list:
@@ -185,23 +185,23 @@ def pace(reports: list[Page]) -> str:
     return "\n".join([f"### Where the minutes went\n\n{sum(took.values())/60:.0f} minutes in all, those that ran side by side counted twice; the installation and this site come on top.\n", "| report | seconds | share |", "|:--|--:|--:|", *rows, ""])
 
 
-def on_phantoms(root: Path) -> dict[str, dict]:
+def phantom_results(root: Path) -> dict[str, dict]:
     "What a run on phantoms has measured, by the keys of the headline; empty for a run on radiographs"
     def read(name): return json.loads((root/"results"/f"{name}.json").read_text()) if (root/"results"/f"{name}.json").is_file() else {}
     if source_of(root) != "phantoms": return {}
     best = [found | dict(of=sex_in(words)) for words, found in read("mae_table").get("best", {}).items()]
     return {f"mae_{kind}": found for kind, found in read("ablation").get("mae", {}).items()} | dict(
-        mae_best_ensemble=best[0] if best else None, mae_test=read("test_set").get("mae"), floor=read("mae_table").get("floor"))
+        mae_best_ensemble=best[0] if best else None, mae_test=read("test_set").get("mae"), floor=read("mae_table").get("baseline"))
 
 
-def on_sample(paper: dict) -> dict[str, dict]:
+def sample_results(paper: dict) -> dict[str, dict]:
     "What the package's card says of the same on real radiographs: the paper's models, and the released networks"
-    card = bone_age_card()
+    card = read_bone_age_card()
     rows = [row for rows in card.get("paper_grid", {}).get("tables", {}).values() for row in rows if "MAE" in row]
     by_words = {row["about"]: row for row in rows}
     best = min((row for row in rows if row["about"].startswith("ensemble")), key=lambda row: row["MAE"], default=None)
     found = {key: by_words.get(paper[key].words) for key in HEADLINE} | dict(mae_best_ensemble=best, released=card.get("errors", [None])[0])
-    return {key: row and dict(value=row["MAE"], low=row["low"], high=row["high"], n=row["plates"], of=sex_in(row.get("about", ""))) for key, row in found.items()}
+    return {key: row and dict(value=row["MAE"], low=row["low"], high=row["high"], n=row["radiographs"], of=sex_in(row.get("about", ""))) for key, row in found.items()}
 
 
 def sex_in(words: str) -> str:
@@ -212,13 +212,13 @@ def sex_in(words: str) -> str:
 def headline(root: Path) -> str:
     "The front page's table: what the paper states, what phantoms give here, what real radiographs gave"
     paper = read_paper(PROJECT/"reports"/"paper.yml")
-    phantoms, sample = on_phantoms(root), on_sample(paper)
+    phantoms, sample = phantom_results(root), sample_results(paper)
     def cell(found):
         if not found: return "–"
         of = found.get("of", "")
         return str(Estimate(**{key: value for key, value in found.items() if key != "of"})).replace(" (", "<br>(") + (f", {of} only" if of else "")
-    rows = [(re.sub("^MAE(,| of| on) ", "", paper[key].words), number_words(float("nan") if paper[key].value is None else paper[key].value), key) for key in HEADLINE]
-    rows += [("median of the sex, which looks at no image", "–", "floor"), ("the released networks, on plates that they had not seen", "–", "released")]
+    rows = [(re.sub("^MAE(,| of| on) ", "", paper[key].words), format_number(float("nan") if paper[key].value is None else paper[key].value), key) for key in HEADLINE]
+    rows += [("median of the sex, which looks at no image", "–", "baseline"), ("the released networks, on plates that they had not seen", "–", "released")]
     lines = [f"| {words} | {stated} | {cell(phantoms.get(key))} | {cell(sample.get(key))} |" for words, stated, key in rows]
     sizes = f"*Paper*: {paper['images'].value:,} radiographs of the RSNA. " + (f"*Phantoms*: the run `{root.name}`, at its size. " if phantoms else "") + (
         f"*Sample*: {sample['released']['n']:,} real radiographs, whose numbers come with the package. " if sample["released"] else "") + "*–*: not stated, or not measured."
@@ -226,14 +226,14 @@ def headline(root: Path) -> str:
                       "| | paper | phantoms | sample |", "|:--|--:|--:|--:|", *lines, "", sizes])
 
 
-def where_to_go(reports: list[Page]) -> str:
+def navigation_table(reports: list[Page]) -> str:
     "The front page's ways on"
     addresses = {Path(page.address).name: page.address for page in reports}
     read = [f"[{words}]({addresses[name]}.ipynb)" for words, name in (("the cohort, and on from there", "cohort"), ("the claims, one by one", "claims"), ("every number", "summary")) if name in addresses]
-    ways = [("Read", ", ".join([*read, "[the library, chapter by chapter](library/index.md)", "[the glossary](glossary.md)"])),
+    variants = [("Read", ", ".join([*read, "[the library, chapter by chapter](library/index.md)", "[the glossary](glossary.md)"])),
             ("Rerun", "`make paper`, on phantoms; [on a GPU](howto/gpu.ipynb), [on a cluster](howto/cluster.ipynb)"),
             ("Play", "[by slider](play/index.md): an age, a threshold, a key point, and the picture follows"), ("Use", ", ".join(f"[{words}]({address})" for words, address in USES))]
-    return "\n".join(["", "| | |", "|:--|:--|", *(f"| **{way}** | {words} |" for way, words in ways)])
+    return "\n".join(["", "| | |", "|:--|:--|", *(f"| **{way}** | {words} |" for way, words in variants)])
 
 
 def assemble(root: Path, folder: Path):
@@ -246,7 +246,7 @@ def assemble(root: Path, folder: Path):
     shown = [*library, *(page for pages in beside.values() for page in pages), *reports]
     links = Links([front, *shown])
     for page in shown: write_notebook(folder, page, processed(page, links, fold=page in reports))
-    write_notebook(folder, front, told(processed(front, links), headline(root) + "\n" + where_to_go(reports), about_run(root, reports)))
+    write_notebook(folder, front, told(processed(front, links), headline(root) + "\n" + navigation_table(reports), about_run(root, reports)))
     write_page(folder/"library"/"index.md", "The library", "Notebooks are its source. A bar marks code that becomes the library; the other cells are lessons and checks, which every test runs",
                "\n\n".join(f"## {title}\n\n{summary}.\n\n{table(wings[wing], 'library/index')}" for wing, (title, summary) in WINGS.items()))
     for name, (title, summary) in BESIDE.items(): write_page(folder/name/"index.md", title, summary, table(beside[name], f"{name}/index"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from ..files import in_brief
+from ..files import truncate_text
 
 # %% ../../nbs/datasets/32_profiles.ipynb #05
 class ProfileError(ValueError):
@@ -36,16 +36,16 @@ class CohortSettings:
 class SegmentationSettings:
     "The U-Net and positive mining (Section 2.1)"
     shape: tuple = (160, 128)     # input of the network, pixels
-    looks: int = 1                # 2: the whole plate, then the box around the hand
+    passes: int = 1                # 2: the whole plate, then the box around the hand
     close: float = 0.6            # share of close looks in training, where there are two
     index: str = "printed"        # J of the loss: the mean of quotients of Eq. 3, or the quotient of "sums"
     width: int = 8                # channels of the first level
     depth: int = 4                # times the resolution is halved
-    first_masks: int = 100        # labelled by hand before the first round
+    initial_masks: int = 100        # labelled by hand before the first round
     rounds: int = 3               # train, predict, curate, grow
     epochs: int = 4               # in each round, at least
     shown: int = 5000             # radiographs shown in each round, at least: the fewer masks there are, the more often is each seen
-    last_shown: int = 0           # shown to each network that a release fits on what mining has believed; 0: as in a round
+    final_samples: int = 0           # shown to each network that a release fits on what mining has believed; 0: as in a round
     labelled_share: float = 0.4   # of what is shown in a round, at least, are masks labelled by hand
     batch_size: int = 8
     learning_rate: float = 3e-3
@@ -61,7 +61,7 @@ class KeyPointSettings:
     labels: int = 800             # radiographs whose key points are labelled
     network: str = "KeyPointNetwork"  # the paper's, or "HeatMapNetwork"
     shape: tuple = (130, 100)     # input of the network: the frame at 1/16
-    view: int = 256               # side of the stored square view, pixels
+    crop_size: int = 256          # side of the stored square crop, pixels
     width: int = 8                # channels of the heat-map network's first level
     depth: int = 5                # times the heat-map network halves the resolution
     inputs: int = 1               # pictures shown to the network: the hand, or (2) the hand and its mask
@@ -73,7 +73,7 @@ class KeyPointSettings:
     labelled_share: float = 0.0   # of what is shown, at least, are real radiographs labelled by hand
     batch_size: int = 32
     learning_rate: float = 2e-3
-    looks: int = 3                # detections, each in the frame of the one before
+    passes: int = 3                # detections, each in the frame of the one before
     weights: str = "fit"          # or "released": the network that came with the package
 
 # %% ../../nbs/datasets/32_profiles.ipynb #09
@@ -117,10 +117,10 @@ class FineTuningSettings:
     gamma: float = 0.3            # exponent from 1 - gamma to 1 + gamma
     levels: float = 0.2           # probability that few grey values are left, as of a dim plate
     sharpness: float = 0.8        # share of the finest detail taken away or added
-    looks: tuple = ((-3, 0.97), (3, 1.03))  # degrees and zoom of the poses in which a region is shown when its age is asked; none: as it is
+    tta: tuple = ((-3, 0.97), (3, 1.03))  # degrees and zoom of the poses in which a region is shown when its age is asked; none: as it is
     smoothing: float = 6.0        # months: standard deviation of the target distribution around a label
-    smoothed_share: float = 0.2   # weight of that distribution's cross entropy (nats) beside the absolute error (months / 10)
-    unknown_share: float = 0.5    # weight of the answer without sex beside the one with sex
+    smoothing_weight: float = 0.2   # weight of that distribution's cross entropy (nats) beside the absolute error (months / 10)
+    unknown_sex_weight: float = 0.5    # weight of the answer without sex beside the one with sex
 
 # %% ../../nbs/datasets/32_profiles.ipynb #09b
 @dataclass(frozen=True)
@@ -161,9 +161,9 @@ LARGEST = 2**32  # every number of a profile is smaller: a seed must be
 def _settings(cls, values, where, name):
     "An instance of the dataclass `cls` from a mapping, each key and kind checked"
     known = {f.name: f for f in fields(cls)}
-    if not isinstance(values, dict): raise ProfileError(f"{where}: '{name}' must be a mapping of keys to values, not {in_brief(repr(values))}")
+    if not isinstance(values, dict): raise ProfileError(f"{where}: '{name}' must be a mapping of keys to values, not {truncate_text(repr(values))}")
     for key in values:
-        if key not in known: raise ProfileError(f"{where}: unknown key '{in_brief(key)}' in '{name}'; known are {', '.join(known)}")
+        if key not in known: raise ProfileError(f"{where}: unknown key '{truncate_text(key)}' in '{name}'; known are {', '.join(known)}")
     default = cls(**{"name": ""} if "name" in known else {})
     made = {key: _checked(value, getattr(default, key), f"{where}: '{name}.{key}'") for key, value in values.items()}
     return replace(default, **made)
@@ -174,18 +174,18 @@ def _checked(value, default, what):
     if is_dataclass(default): return _settings(type(default), value, what.split(": '")[0], what.split(": '")[1].strip("'").split(".")[-1])
     if isinstance(default, tuple) and isinstance(value, (list, tuple)): return _parts(value, default, what)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool): return float(value)
-    if type(value) is not type(default): raise ProfileError(f"{what} must be like {default!r}, not {in_brief(repr(value))}")
-    if isinstance(default, (int, float)) and not 0 <= value < LARGEST: raise ProfileError(f"{what} must not be negative, nor {LARGEST:,} or more, but is {in_brief(repr(value))}")
-    if isinstance(default, dict) and not all(isinstance(key, str) for key in value): raise ProfileError(f"{what} must have names for keys, not {in_brief(list(value))}")
+    if type(value) is not type(default): raise ProfileError(f"{what} must be like {default!r}, not {truncate_text(repr(value))}")
+    if isinstance(default, (int, float)) and not 0 <= value < LARGEST: raise ProfileError(f"{what} must not be negative, nor {LARGEST:,} or more, but is {truncate_text(repr(value))}")
+    if isinstance(default, dict) and not all(isinstance(key, str) for key in value): raise ProfileError(f"{what} must have names for keys, not {truncate_text(list(value))}")
     return default | {key: _checked(part, next(iter(default.values())), what) for key, part in value.items()} if isinstance(default, dict) else value
 
 
 def _parts(values, default, what):
     "A sequence whose parts are as those of `default`: texts, numbers, or sequences of numbers"
-    if what.endswith(".shape'") and len(values) != 2: raise ProfileError(f"{what} must be a height and a width, not {in_brief(repr(values))}")
+    if what.endswith(".shape'") and len(values) != 2: raise ProfileError(f"{what} must be a height and a width, not {truncate_text(repr(values))}")
     if not isinstance(default[0], tuple): return tuple(_checked(part, default[0], what) for part in values)
     numbers = all(isinstance(pair, (list, tuple)) and all(type(n) in (int, float) and abs(n) < LARGEST for n in pair) and len(pair) == len(default[0]) for pair in values)
-    if not numbers: raise ProfileError(f"{what} must be like {default!r}, not {in_brief(repr(values))}")
+    if not numbers: raise ProfileError(f"{what} must be like {default!r}, not {truncate_text(repr(values))}")
     return tuple(map(tuple, values))
 
 # %% ../../nbs/datasets/32_profiles.ipynb #13a
@@ -215,4 +215,4 @@ def load_profile(
         return _settings(Profile, (values or {}) | {"name": path.stem} | changes, str(path), "profile")
     except ProfileError: raise
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise ProfileError(f"{path}: not readable as YAML: {in_brief(error, 500)}") from None
+        raise ProfileError(f"{path}: not readable as YAML: {truncate_text(error, 500)}") from None

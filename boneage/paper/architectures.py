@@ -40,7 +40,7 @@ def _sizes(
     return tuple(tensor.shape[1:]) if tensor.dim() == 4 else (tensor.shape[-1], 1, 1)
 
 # %% ../../nbs/paper/63_architectures.ipynb #08
-def _before(
+def _layers_between(
     layers: list,  # layers so far
     sizes: tuple,  # channels, height, width that arrive at the next convolution
 ) -> tuple[list, int]: # the layers with pooling or upsampling in between, index of the skip's source or -1
@@ -71,7 +71,7 @@ def network_layers(
             return
         skip = -1
         if isinstance(module, nn.Conv2d):
-            layers, skip = _before(layers, _sizes(inputs[0]))
+            layers, skip = _layers_between(layers, _sizes(inputs[0]))
         layers.append(Layer(kinds[type(module)], *_sizes(output), learnt, getattr(module, "kernel_size", (0,))[0] if isinstance(module, nn.Conv2d) else 0, skip))
 
     hooks = [m.register_forward_hook(meet) for m in network.modules() if not list(m.children())]
@@ -106,7 +106,7 @@ def layer_groups(
     return groups
 
 # %% ../../nbs/paper/63_architectures.ipynb #19
-def _extent(
+def _slab_size(
     layer: Layer,
     tallest: int, # height of the network's input
 ) -> tuple[float, float]: # width and height of its slab, before scaling
@@ -134,7 +134,7 @@ def _positions(
 ) -> tuple[np.ndarray, float]: # (groups, 2) start and end of each group's slot in inches, scale of the slabs
     "Slots wide enough for their labels, with slabs as wide as still fits"
     label = np.array([0.07 * max(map(len, text.split("\n"))) for text in _group_labels(layers)])
-    slabs = np.array([sum(_extent(layers[i], layers[0].height)[0] for i in group) for group in layer_groups(layers)])
+    slabs = np.array([sum(_slab_size(layers[i], layers[0].height)[0] for i in group) for group in layer_groups(layers)])
     for scale in np.linspace(1.0, 0.3, 36):
         slots = np.maximum(label, scale * slabs) + 0.10
         if slots.sum() <= width:
@@ -152,7 +152,7 @@ def draw_layers(
     slots, scale = _positions(layers)
     centres = {}
     for group, (start, end), label in zip(layer_groups(layers), slots, _group_labels(layers)):
-        sizes = [_extent(layers[i], layers[0].height) for i in group]
+        sizes = [_slab_size(layers[i], layers[0].height) for i in group]
         x = (start + end - scale * sum(wide for wide, _ in sizes)) / 2
         for i, (wide, tall) in zip(group, sizes):
             axis.add_patch(Rectangle((x, -tall / 2), scale * wide, tall, fc=LAYER_COLOURS[layers[i].kind], ec="white", lw=0.6))
@@ -161,13 +161,13 @@ def draw_layers(
         axis.text((start + end) / 2, -0.56, label, ha="center", va="top", fontsize=8, linespacing=1.2)
     for i, layer in enumerate(layers):
         if layer.skip >= 0:
-            _arch(axis, centres[layer.skip], centres[i])
+            _draw_skip(axis, centres[layer.skip], centres[i])
     axis.set(xlim=(0, slots.max()), ylim=(-0.9, 0.9 if any(layer.skip >= 0 for layer in layers) else 0.6))
     axis.set_title(f"{title} · {sum(layer.parameters for layer in layers):,} weights", fontsize=10, loc="left")
     axis.axis("off")
 
 # %% ../../nbs/paper/63_architectures.ipynb #23
-def _arch(axis, start: tuple, end: tuple):
+def _draw_skip(axis, start: tuple, end: tuple):
     "A skip: up from one slab, over the network, down to another"
     top = start[1] + 0.06 + 0.03 * (end[0] - start[0])
     axis.plot([start[0], start[0], end[0]], [start[1], top, top], color="#777777", lw=1.2)

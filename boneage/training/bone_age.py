@@ -16,13 +16,23 @@ import torch
 from torch import nn
 
 from ..bone_age import ModelName
-from .distributed import process_of_group
-from ..networks import MONTHS, months_from_scaled, save_network, scaled_from_months
-from ..files import publish
-from ..registration import region_matrix
-from .core import (ArrayLoader, Augmentation, Schedule, apply_tables, fit, fresh_network, pick_device,
-                              sample_matrices, sample_tables, warp_batch)
 from ..datasets.profiles import BoneAgeSettings
+from ..files import publish
+from ..networks import MONTHS, months_from_scaled, save_network, scaled_from_months
+from ..registration import region_matrix
+from boneage.training.core import (
+    ArrayLoader,
+    Augmentation,
+    Schedule,
+    apply_lookup_tables,
+    fit,
+    new_network,
+    pick_device,
+    sample_lookup_tables,
+    sample_matrices,
+    warp_batch,
+)
+from .distributed import rank_and_world_size
 
 # %% ../../nbs/training/55_bone_age.ipynb #06
 def rows_for(
@@ -32,7 +42,7 @@ def rows_for(
     split:np.ndarray,    # (n,) "train", "validation", "test"
 ) -> dict[str, np.ndarray]: # split → row numbers; only radiographs with a bone age in train and validation
     "The rows of a cohort that a model is fitted on, followed with, and asked about"
-    seen = np.array([name.sees(s) for s in sex], bool)
+    seen = np.array([name.applies_to(s) for s in sex], bool)
     known = np.isfinite(np.asarray(bone_age, float))
     wanted = {"train": seen & known, "validation": seen & known, "test": seen}
     return {part: np.flatnonzero(rows & (np.asarray(split) == part)) for part, rows in wanted.items()}
@@ -46,16 +56,16 @@ class _PrepareRegions:
 
     def __call__(self, regions, months, generator):
         matrices = sample_matrices(len(regions), regions.shape[1:], self.shape, self.augmentation, generator)
-        tables = sample_tables(len(regions), self.augmentation, generator)
-        return warp_batch(apply_tables(regions, tables), matrices, self.shape), scaled_from_months(months).float()
+        tables = sample_lookup_tables(len(regions), self.augmentation, generator)
+        return warp_batch(apply_lookup_tables(regions, tables), matrices, self.shape), scaled_from_months(months).float()
 
 # %% ../../nbs/training/55_bone_age.ipynb #10
 def mae_months(
-    answer, # (n,) scaled bone age
+    output, # (n,) scaled bone age
     target, # (n,) scaled bone age
 ):          # months
     "Mean absolute error in months, for following a fit"
-    return (answer - target).abs().mean() * (MONTHS / 2)
+    return (output - target).abs().mean() * (MONTHS / 2)
 
 # %% ../../nbs/training/55_bone_age.ipynb #14
 def bone_age_config(
@@ -66,7 +76,7 @@ def bone_age_config(
     scale = settings.scales[name.region]
     return dict(network="BoneAgeNetwork", shape=region_matrix(name.region, scale)[1], widths=settings.widths, pools=settings.pools,
                 hidden=settings.hidden, head=name.head, pooling=settings.pooling, dropout=settings.dropout,
-                view=dict(input=name.input, region=name.region, scale=scale))
+                network_input=dict(input=name.input, region=name.region, scale=scale))
 
 # %% ../../nbs/training/55_bone_age.ipynb #17
 def fit_bone_age(
@@ -81,7 +91,7 @@ def fit_bone_age(
     seed:int=0,
     ids:np.ndarray|None=None,   # (n,) names of the radiographs; None: row numbers
     device:str|None=None,
-    report:Callable|None=None,  # called with a line after each epoch
+    log:Callable|None=None,  # called with a line after each epoch
     stale:str="raise",          # or "restart": what to do with a checkpoint of another fit
 ) -> pd.DataFrame:              # id, sex, bone_age, predicted (months), split: validation and test rows
     "Fit one bone-age model and publish it with its predictions of what was held out"
@@ -94,15 +104,15 @@ def fit_bone_age(
     train = ArrayLoader((regions, months), _PrepareRegions(config["shape"], augmentation), settings.batch_size, True, seed, device, rows["train"])
     plain = dict(arrays=(regions, months), prepare=_PrepareRegions(config["shape"]), batch_size=2 * settings.batch_size, device=device)
     valid = ArrayLoader(**plain, rows=rows["validation"]) if len(rows["validation"]) else None
-    network = fresh_network(config, seed)
+    network = new_network(config, seed)
     history = fit(network, train, valid, nn.L1Loss(), Schedule(settings.epochs, settings.learning_rate, settings.weight_decay), checkpoint, seed,
-                  metrics=[mae_months], report=report, stale=stale)
+                  metrics=[mae_months], log=log, stale=stale)
     held_out = np.concatenate([rows["validation"], rows["test"]])
     predicted = _predict(network, ArrayLoader(**plain, rows=held_out)) if len(held_out) else np.zeros(0)
     names = np.arange(len(regions)).astype(str) if ids is None else np.asarray(ids)
     predictions = pd.DataFrame(dict(id=names, sex=sex, bone_age=bone_age, split=split)).iloc[held_out].reset_index(drop=True)
     predictions.insert(3, "predicted", predicted)
-    if process_of_group()[0] == 0: _publish_model(folder, network, config, name, history, predictions, len(rows["train"]))
+    if rank_and_world_size()[0] == 0: _publish_model(folder, network, config, name, history, predictions, len(rows["train"]))
     return predictions
 
 # %% ../../nbs/training/55_bone_age.ipynb #18
