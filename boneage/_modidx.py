@@ -159,7 +159,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'boneage/datasets/cohorts.py'),
                                           'boneage.datasets.cohorts.FolderIndex.infer_split': ( 'datasets/cohorts.html#folderindex.infer_split',
                                                                                                 'boneage/datasets/cohorts.py'),
-                                          'boneage.datasets.cohorts._given_table': ( 'datasets/cohorts.html#_given_table',
+                                          'boneage.datasets.cohorts._named_table': ( 'datasets/cohorts.html#_named_table',
                                                                                      'boneage/datasets/cohorts.py'),
                                           'boneage.datasets.cohorts.attach_images': ( 'datasets/cohorts.html#attach_images',
                                                                                       'boneage/datasets/cohorts.py'),
