@@ -360,6 +360,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'boneage.geometry.warp': ('assessing/geometry.html#warp', 'boneage/geometry.py'),
                                   'boneage.geometry.zoom_of': ('assessing/geometry.html#zoom_of', 'boneage/geometry.py')},
             'boneage.inference': { 'boneage.inference.NetworkInput': ('assessing/inference.html#networkinput', 'boneage/inference.py'),
+                                   'boneage.inference.NetworkInput._keys': ( 'assessing/inference.html#networkinput._keys',
+                                                                             'boneage/inference.py'),
                                    'boneage.inference.NetworkInput.from_config': ( 'assessing/inference.html#networkinput.from_config',
                                                                                    'boneage/inference.py'),
                                    'boneage.inference.NetworkInput.to_config': ( 'assessing/inference.html#networkinput.to_config',

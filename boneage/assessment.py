@@ -190,7 +190,8 @@ def check_output_type(
     if getattr(network_input, unknown) is not None:
         raise WeightsError(f"{folder / name / 'config.json'}: {unknown} is not for this network: masks and points take a number of passes, an age pairs of degrees and zoom (tta).")
     if "shape" in config and network_input.shape not in (None, tuple(config["shape"])):
-        raise WeightsError(f"{folder / name / 'config.json'}: the network is made for the shape {config['shape']}, but its input has the shape {list(network_input.shape)}.")
+        raise WeightsError(f"{folder / name / 'config.json'}: the network is made for the shape {config['shape']}, "
+                           f"but its input has the shape {list(network_input.shape)}.")
     return network, config
 
 # %% ../nbs/assessing/20_assessment.ipynb #43

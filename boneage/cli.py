@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import wraps
-from inspect import Parameter, Signature, signature
+from inspect import Signature, signature
 from pathlib import Path
 from typing import Annotated
 
@@ -95,7 +95,7 @@ def options_from_records(
     for parameter in signature(command).parameters.values():
         if is_dataclass(parameter.annotation):
             records[parameter.name] = parameter.annotation
-            parameters += [Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
+            parameters += [parameter.replace(name=field.name, default=field.default, annotation=field.type)
                            for field in fields(parameter.annotation)]
         else: parameters.append(parameter)
 

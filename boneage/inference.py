@@ -119,15 +119,19 @@ class NetworkInput:
         **defaults,   # values of the fields that the configuration leaves out
     ) -> "NetworkInput":
         "What a configuration says under `network_input`"
-        written = {{"input": "kind"}.get(key, key): value for key, value in config.get("network_input", {}).items()}
-        known = {field.name for field in fields(cls)}
-        values = {key: value for key, value in (defaults | written).items() if key in known}
-        return cls(**{key: _as_tuples(value) for key, value in values.items()})
+        written = config.get("network_input", {})
+        found = {name: written[key] for name, key in cls._keys() if key in written}
+        return cls(**{name: _as_tuples(value) for name, value in (defaults | found).items()})
 
     def to_config(self) -> dict:  # what `from_config` reads
         "The fields that are set, under the keys of config.json"
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {{"kind": "input"}.get(key, key): _as_lists(value) for key, value in values.items() if value is not None}
+        values = {key: getattr(self, name) for name, key in self._keys()}
+        return {key: _as_lists(value) for key, value in values.items() if value is not None}
+
+    @classmethod
+    def _keys(cls):
+        "Names of the fields, each with its key in config.json"
+        return [(field.name, "input" if field.name == "kind" else field.name) for field in fields(cls)]
 
 # %% ../nbs/assessing/03_inference.ipynb #15
 OUTPUT_TYPES = {"UNet": "mask", "KeyPointNetwork": "points", "HeatMapNetwork": "points", "EfficientNetBoneAge": "each"}  # a BoneAgeNetwork speaks as its head says

@@ -152,7 +152,8 @@ def detect_key_points(
     network.eval()
     network_input = NetworkInput.from_config(config, shape=config.get("shape", (130, 100)), size=256, passes=3)
     size, shape = network_input.size, network_input.shape
-    windows = [WIDE_WINDOW, FRAME_WINDOW] if config.get("network") == "HeatMapNetwork" else [None]*((passes or network_input.passes) - 1)
+    if config.get("network") == "HeatMapNetwork": windows = [WIDE_WINDOW, FRAME_WINDOW]
+    else: windows = [None]*((passes or network_input.passes) - 1)
     crop, crop_from_image = key_point_crop(image, mask, contrast, size, config.get("inputs", 1))
     hand = warp(mask, crop_from_image, (size, size))
     searches = []

@@ -165,7 +165,7 @@ class BoneAgeArchitecture:
     widths: tuple = (8, 16, 24, 32, 48, 64)  # channels of the blocks
     pools: tuple = (2, 2, 2, 2, 2, 2)        # by how much each block shrinks the image
     hidden: tuple = (128, 128)               # fully connected layers before the last one
-    head: str = "regression"                 # or "classification": softmax over 240 months, then the expectation
+    head: str = "regression"                 # or "classification": expectation of a softmax over 240 months
     kernels: tuple = (3, 1)                  # convolutions of a block
     pooling: str = "flatten"                 # or "average": input of the fully connected layers
     dropout: float = 0.1                     # before each hidden fully connected layer
@@ -176,9 +176,10 @@ class BoneAgeNetwork(nn.Module):
     "VGG-style network with a regression or classification head: (n, 1, h, w) → (n,) bone age scaled to [−1, 1]"
     def __init__(
         self,
-        architecture:BoneAgeArchitecture = BoneAgeArchitecture(),  # noqa: B008: it is frozen
+        architecture:BoneAgeArchitecture|None = None,  # None: the default one
     ):
         super().__init__()
+        architecture = architecture or BoneAgeArchitecture()
         _check_choice("head", architecture.head, ("regression", "classification"))
         _check_choice("pooling", architecture.pooling, ("flatten", "average"))
         (height, width), widths, layers = architecture.shape, architecture.widths, []

@@ -80,7 +80,7 @@ class RegisteredRadiograph:
         self,
         kind:str,  # "original", "normalised" or "registered"
     ) -> "RegisteredRadiograph":
-        "The radiograph as one of the paper's three inputs: without registration, or also without mask and contrast"
+        "One of the paper's inputs: registered; normalised, not registered; original, also without mask and contrast"
         if kind == "registered": return self
         whole = letterbox(self.image.shape, FRAME_SHAPE)
         if kind == "original": return RegisteredRadiograph(self.image, None, None, whole)

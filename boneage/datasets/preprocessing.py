@@ -216,7 +216,8 @@ def extract_regions(
     margin:float,                 # share of the region's size, each side
 ) -> list[np.ndarray]:            # uint8 (h, w), one for each wanted
     "The network inputs that are cut from one radiograph"
-    return [region_image(radiograph.preprocessed(kind), region, scales[region], margin) for kind, region in wanted]
+    return [region_image(radiograph.preprocessed(kind), region, scales[region], margin)
+            for kind, region in wanted]
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #31
 def write_regions(

@@ -460,7 +460,8 @@ def assessment_figure(
         axes["radiograph"].plot(*transform(corners, invert(result.frame_from_image)).T, color=REGION_COLOURS[name], lw=1)
         months = result.region_months.get(name, np.nan)
         predicted = "" if np.isnan(months) else f"\n{months:.0f} months"
-        show_radiograph(axes[name], region_image(radiograph, name, 0.2), title=f"{format_region(name)}{predicted}")
+        label = f"{format_region(name)}{predicted}"
+        show_radiograph(axes[name], region_image(radiograph, name, 0.2), title=label)
         axes[name].title.set_color(REGION_COLOURS[name])
     _draw_distribution(axes["months"], result)
     figure.suptitle("\n".join([f"{title}: {format_assessment(result, sex)}" if title else format_assessment(result, sex), *(fill(f"⚠ {warning}", 110) for warning in result.warnings)]), fontsize=11, ha="left", x=0.01, parse_math=False)

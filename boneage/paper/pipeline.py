@@ -172,7 +172,8 @@ def _take_released(workspace:Workspace, name:str) -> dict: # its card
 def write_cohort_masks(workspace:Workspace, radiographs:pd.DataFrame):
     "Publish `masks/` and `masks.csv` for readable plates"
     network, config = load_network(workspace.models/"segmentation")
-    masks = write_masks(radiographs, network, config, workspace.root/"masks", digest(network.state_dict(), NetworkInput.from_config(config).to_config()))
+    made_with = digest(network.state_dict(), NetworkInput.from_config(config).to_config())
+    masks = write_masks(radiographs, network, config, workspace.root/"masks", made_with)
     workspace.write_table("masks", masks)
     (workspace.root/"masks.part.jsonl").unlink(missing_ok=True)
 

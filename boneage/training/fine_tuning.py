@@ -109,7 +109,8 @@ def fine_tuning_config(
     scale = settings.scales[region]
     network_input = NetworkInput(kind, region, scale, settings.margin, settings.tta)
     return dict(network="EfficientNetBoneAge", shape=list(region_matrix(region, scale)[1]),
-                stages=settings.stages[region], dropout=settings.dropout, network_input=network_input.to_config())
+                stages=settings.stages[region], dropout=settings.dropout,
+                network_input=network_input.to_config())
 
 # %% ../../nbs/training/56_fine_tuning.ipynb #14
 class AgeDistributionLoss(nn.Module):

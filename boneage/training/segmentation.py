@@ -267,7 +267,8 @@ def fit_segmentation(
     if initial: network, config = load_network(initial)
     else:
         network_input = NetworkInput(shape=tuple(shape), passes=settings.passes)
-        config = dict(network="UNet", width=settings.width, depth=settings.depth, network_input=network_input.to_config())
+        config = dict(network="UNet", width=settings.width, depth=settings.depth,
+                      network_input=network_input.to_config())
         network = new_network(config, seed)
     def loader(inputs, masks, augmentation, close, *edges, **kwargs):
         return ArrayLoader((inputs, masks, hand_boxes(masks)), _PrepareMasks(shape, augmentation, close, *edges), settings.batch_size, device=device, **kwargs)
