@@ -310,6 +310,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'boneage.ensembles': { 'boneage.ensembles.EnsembleRule': ('assessing/ensembles.html#ensemblerule', 'boneage/ensembles.py'),
                                    'boneage.ensembles.EnsembleRule.__post_init__': ( 'assessing/ensembles.html#ensemblerule.__post_init__',
                                                                                      'boneage/ensembles.py'),
+                                   'boneage.ensembles.EnsembleRule._check': ( 'assessing/ensembles.html#ensemblerule._check',
+                                                                              'boneage/ensembles.py'),
                                    'boneage.ensembles.EnsembleRuleError': ( 'assessing/ensembles.html#ensembleruleerror',
                                                                             'boneage/ensembles.py'),
                                    'boneage.ensembles._check_keys': ('assessing/ensembles.html#_check_keys', 'boneage/ensembles.py'),
