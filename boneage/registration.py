@@ -27,7 +27,7 @@ FRAME_CAPITATE = (800, 1600)                          # centre of the capitate i
 def frame_from_key_points(
     points:np.ndarray,         # (3, 2) in the order of KEY_POINTS, (x, y) pixels of the image
 ) -> tuple[np.ndarray, bool]:  # 3×3 frame_from_image, and whether it mirrors
-    "The similarity from an image to the frame; `ValueError` when a point is missing or the hand has no length"
+    "The similarity from an image to the frame; `ValueError` when a point is missing or two coincide"
     points = np.asarray(points, np.float64)
     missing = [name for name, point in zip(KEY_POINTS, points) if not np.isfinite(point).all()]
     if missing: raise ValueError(f"The hand can't be registered: no position for {' and '.join(missing)}.")
