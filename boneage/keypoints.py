@@ -34,7 +34,7 @@ def key_point_crop(
     contrast:Contrast,
     size:int = 256,    # side of the crop, pixels
     inputs:int = 1,    # channels of the network: 1, the hand; 2, the hand and its mask
-) -> tuple[np.ndarray, np.ndarray]:  # uint8 (size, size), or (2, size, size) for two inputs; 3×3 crop_from_image
+) -> tuple[np.ndarray, np.ndarray]:  # uint8 (size, size) or (2, size, size); 3×3 crop_from_image
     "The masked, normalised hand in a square, independent of its position and size on the radiograph"
     step = max(1, max(mask.shape) // 512)  # a coarse outline is enough for a circle
     if not mask[::step, ::step].any(): step = 1
@@ -144,7 +144,7 @@ CONVERGED = (0.8, 0.04)    # least registration confidence, largest pass displac
 class KeyPointDetection:
     "Three key points, and how far the last pass moved them"
     points: np.ndarray        # (3, 2) in the order of KEY_POINTS, (x, y) pixels of the image
-    pass_displacement: float  # between the last two passes, share of the hand's length; NaN after a single pass
+    pass_displacement: float  # of the last two passes, share of the hand's length; NaN after one pass
 
 # %% ../nbs/assessing/13_keypoints.ipynb #31
 def detect_key_points(
