@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..datasets.profiles import Augmentation, SegmentationSettings
+from ..inference import NetworkInput
 from ..networks import save_network
 from ..segmentation import MARGIN, STRETCHED
 from boneage.training.core import (
@@ -255,8 +256,9 @@ def fit_segmentation(
     if inputs.shape != masks.shape: raise ValueError(f"Each radiograph needs a mask of its size: {inputs.shape} and {masks.shape} don't match.")
     close = settings.close if settings.passes > 1 else 0.0
     shape = tuple(settings.shape) if close else inputs.shape[1:]
-    network, config = initial_network(dict(network="UNet", width=settings.width, depth=settings.depth,
-                                           network_input={"shape": list(shape), "passes": settings.passes}), job)
+    network_input = NetworkInput(shape=tuple(shape), passes=settings.passes).to_config()
+    config = dict(network="UNet", width=settings.width, depth=settings.depth, network_input=network_input)
+    network, config = initial_network(config, job)
     def loader(inputs, masks, augmentation, close, *edges, **kwargs):
         prepare = _PrepareMasks(shape, augmentation, close, *edges)
         return ArrayLoader((inputs, masks, hand_boxes(masks)), prepare, settings.batch_size,
