@@ -10,19 +10,12 @@ __all__ = ['CIRCLE', 'FIRST_DIAMETER', 'FRAME_WINDOW', 'WIDE_WINDOW', 'TTA_POSES
 # %% ../nbs/assessing/13_keypoints.ipynb #02
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from .contrast import Contrast
 from .geometry import fit_circle, invert, letterbox, rotation, scaling, transform, translation, warp
 from .inference import NetworkInput, run_network
-from boneage.registration import (
-    FRAME_SHAPE,
-    KEY_POINTS,
-    frame_from_key_points,
-    masked_crop,
-    registration_confidence,
-)
+from .registration import FRAME_SHAPE, frame_from_key_points, masked_crop, registration_confidence
 
 # %% ../nbs/assessing/13_keypoints.ipynb #07
 CIRCLE = 0.8  # diameter of the mask's circle in a crop, share of its side
