@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from torch import nn
 
-from .figures import LEGEND, canvas
+from .figures import LEGEND, create_axes
 
 # %% ../../nbs/paper/63_architectures.ipynb #05
 LAYER_COLOURS = {"input": "#BBBBBB", "convolution": "#0072B2", "max-pool": "#D55E00", "average": "#D55E00", "upsample": "#009E73",
@@ -179,7 +179,7 @@ def architecture_figure(
 ) -> Figure:
     "One drawing a network, from its real layers (Fig. 3)"
     walked = {title: network_layers(*arguments) for title, arguments in networks.items()}
-    figure, axes = canvas(len(walked), 1, 7.2, 1.75 * len(walked) + 0.5)
+    figure, axes = create_axes(len(walked), 1, 7.2, 1.75 * len(walked) + 0.5)
     for axis, (title, layers) in zip(axes[:, 0], walked.items()):
         draw_layers(axis, layers, title)
     met = {layer.kind for layers in walked.values() for layer in layers} - {"average"}
