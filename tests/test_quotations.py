@@ -5,7 +5,7 @@ lists them. In a docstring or comment, where marks also stand around values, fou
 Code stands in backticks. "…" and "[…]" mark an omission: the parts stand in the paper in this order.
 Words in square brackets are an insertion.
 
-The paper lies beside the repository, in ../shared. A clone without it compares with the quoted sentences only,
+The paper lies beside the repository, in ../shared. A clone without it compares with the quoted sentences,
 in tests/data/paper_quotations.txt. To write that file anew: python tests/test_quotations.py [PAPER]
 """
 

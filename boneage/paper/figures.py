@@ -25,7 +25,15 @@ from ..assessment import Assessment
 from ..contrast import measure_contrast
 from ..geometry import invert, letterbox, transform
 from .evaluation import PAPER_ORDER, bland_altman
-from ..registration import FRAME_CAPITATE, FRAME_SHAPE, FRAME_TIP, KEY_POINTS, REGIONS, region_image
+from boneage.registration import (
+    FRAME_CAPITATE,
+    FRAME_SHAPE,
+    FRAME_TIP,
+    KEY_POINTS,
+    REGIONS,
+    RegisteredRadiograph,
+    region_image,
+)
 
 # %% ../../nbs/paper/61_figures.ipynb #06
 REGION_COLOURS = {"hand": "#0072B2", "carpals": "#D55E00", "metacarpals": "#009E73", "ensemble": "#222222"}
@@ -532,6 +540,7 @@ def _draw_regions(axes, image, result):
     "Each region's box on the radiograph, and the region itself with its bone age; empty without registration"
     registered = np.isfinite(result.frame_from_image).all()
     contrast = measure_contrast(image, result.mask) if registered else None
+    radiograph = RegisteredRadiograph(image, result.mask, contrast, result.frame_from_image)
     for name, box in REGIONS.items():
         axes[name].axis("off")
         if not registered: continue
@@ -539,7 +548,7 @@ def _draw_regions(axes, image, result):
         outline = transform(corners + [box.left, box.top], invert(result.frame_from_image))
         axes["radiograph"].plot(*outline.T, color=REGION_COLOURS[name], lw=1)
         months = result.region_months.get(name, np.nan)
-        region = region_image(image, result.frame_from_image, name, 0.2, mask=result.mask, contrast=contrast)
+        region = region_image(radiograph, name, 0.2)
         label = format_region(name) + ("" if np.isnan(months) else f"\n{months:.0f} months")
         show_radiograph(axes[name], region, title=label)
         axes[name].title.set_color(REGION_COLOURS[name])
