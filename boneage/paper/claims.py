@@ -395,9 +395,9 @@ def compare_models(
 def format_verdict_counts(
     claims:pd.DataFrame, # with a column verdict
 ) -> str:
-    "“12 of 18 hold, 5 cannot be told, 1 do not hold”"
+    "“12 of 18 hold, 5 undecided, 1 do not hold”"
     count = claims.verdict.value_counts()
-    return (f"{count.get('holds', 0)} of {len(claims)} hold, {count.get('cannot tell', 0)} cannot be told, "
+    return (f"{count.get('holds', 0)} of {len(claims)} hold, {count.get('cannot tell', 0)} undecided, "
             f"{count.get('does not hold', 0)} do not hold")
 
 # %% ../../nbs/paper/62_claims.ipynb #58a
