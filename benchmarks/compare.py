@@ -1,6 +1,6 @@
 """Speed before and after: `make bench WHAT=compare REVISION=…` measures two revisions in turns.
 
-The other revision is checked out into a temporary folder. Of it only `boneage/` is used, with its own weights.
+The other revision is checked out into a temporary folder. Only its `boneage/` is used, with its weights.
 Both read the same files in the same environment. The result is a section of benchmarks/speed.json."""
 import os
 import subprocess

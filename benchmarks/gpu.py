@@ -1,7 +1,7 @@
 """Speed on a GPU: `make bench WHAT=gpu` writes it to benchmarks/speed.json, and two fits to reliability.json.
 
-Training is the library's own, `boneage.training.core.fit`, at the sizes of the profile rsna, on random regions:
-the time of a step does not depend on the content of the images."""
+Training is that of the library, `boneage.training.core.fit`, at the sizes of the profile rsna, on random
+regions; the time of a step does not depend on the content of the images."""
 import sys
 import tempfile
 import time
@@ -46,8 +46,8 @@ def measure_loading() -> list[Figure]:
     figures = []
     for batch, count in ((SETTINGS.batch_size, 512), (BATCH, 2048)):
         loader, network, config = training_arrays("rsna", count, next(iter(grid())), batch)
-        step, slow, size = training_step(network), without_residence(loader), "×".join(
-            map(str, config["shape"]))
+        step, slow = training_step(network), without_residence(loader)
+        size = "×".join(map(str, config["shape"]))
         calls = [*(partial(run_all, step, batches) for batches in (list(loader), loader, slow)),
                  partial(load_all, loader), partial(load_all, slow)]
         prepared, fed, fed_slowly, alone, alone_slowly = time_interleaved(*calls, repeats=3)
@@ -82,10 +82,9 @@ def measure_grid() -> list[Figure]:
         rates = [rate for name, (_, rate) in found.items() if name.region == region]
         figures.append(Figure(f"fitting models of the {region}, batches of {BATCH}", float(np.mean(rates)),
                               "images/s"))
-    total = sum(minutes for minutes, _ in found.values())
-    return [*figures, Figure(f"all 18 models, {SETTINGS.epochs} epochs of 11,600, batches of {BATCH}", total,
-                             "minutes",
-                             note="each model's second epoch on few images, scaled to the paper's number of images")]
+    what = f"all 18 models, {SETTINGS.epochs} epochs of 11,600, batches of {BATCH}"
+    note = "each model's second epoch on few images, scaled to the paper's number of images"
+    return [*figures, Figure(what, sum(minutes for minutes, _ in found.values()), "minutes", note=note)]
 
 
 def measure_determinism() -> list[dict]:

@@ -77,7 +77,8 @@ def fit_small(folder: Path, device: str = "cpu", threads: int = 1):
 
 def fit_in_another_process(folder: Path):
     "The same fit by another Python"
-    subprocess.run([sys.executable, __file__, folder], check=True)
+    environment = os.environ | dict(PYTHONPATH=os.pathsep.join(sys.path))
+    subprocess.run([sys.executable, __file__, folder], check=True, env=environment)
     found = np.load(folder/"found.npz")
     return {name: found[name] for name in found.files if name != "predicted"}, found["predicted"]
 
