@@ -50,7 +50,7 @@ from boneage.keypoints import detect_key_points
 from boneage.networks import build_network
 from boneage.paper.evaluation import SCHEMA, score
 from boneage.radiographs import read_radiograph, write_radiograph
-from boneage.registration import frame_from_key_points, region_matrix
+from boneage.registration import RegisteredRadiograph, frame_from_key_points, region_matrix
 from boneage.segmentation import segment
 from boneage.synthetic.phantoms import make_phantom, write_phantoms
 from boneage.training.bone_age import _PrepareRegions, bone_age_config, fit_bone_age
@@ -107,6 +107,7 @@ def assessment_steps(path: Path, assessor) -> dict:
     mask = segment(image, *unet).mask
     contrast = measure_contrast(image, mask)
     frame = frame_from_key_points(detect_key_points(image, mask, contrast, *points).points)[0]
+    radiograph = RegisteredRadiograph(image, mask, contrast, frame)
     wanted = [("registered", region) for region in ("hand", "carpals", "metacarpals")]
     scales, members = dict(hand=0.25, carpals=0.5, metacarpals=1/3), assessor.rules["F"].members
     return {
@@ -114,11 +115,10 @@ def assessment_steps(path: Path, assessor) -> dict:
         "segment": (lambda: segment(image, *unet), "convolution"),
         "contrast": (lambda: measure_contrast(image, mask), ""),
         "key points": (lambda: detect_key_points(image, mask, contrast, *points), "convolution"),
-        "regions of the paper's sizes": (
-            lambda: extract_regions(image, mask, contrast, frame, wanted, scales, 0.06), "warping"),
-        "bone age, 15 networks": (
-            lambda: predict_with_members(assessor, members, "F", image, mask, contrast, frame),
-            "convolution")}
+        "regions of the paper's sizes": (lambda: extract_regions(radiograph, wanted, scales, 0.06),
+                                         "warping"),
+        "bone age, 15 networks": (lambda: predict_with_members(assessor, members, "F", radiograph),
+                                  "convolution")}
 
 
 def measure_assessment(folder: Path, best: dict) -> list[Figure]:
