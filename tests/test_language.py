@@ -88,12 +88,12 @@ def test_banned_terms_stay_away(path):
 
 
 BANNED = """the plate is bright / plate_regions(plates) / two looks at the key points / the next look /
-no_look / what the network speaks / unseen.csv / radiographs that they had not seen / held_words / a voter /
-voted / beliefs / said = predict(x) / said_unseen / a fresh network / the floor of 30 months / the grey range as it comes /
-the ways of the release / each stage of a run / earlier stages / draw a phantom / phantoms are drawn /
-networks that left it out / the network answers in pixels / the profile says which"""
-GOOD = """growth plates close / growth_plate / the atlas's plates / x.view(-1) / overlook / template / np.floor(x) /
-words / the stage of puberty / developmental stages / what a radiologist looked for"""
+no_look / what the network speaks / unseen.csv / radiographs that they had not seen / held_words / a voter
+/ voted / beliefs / said = predict(x) / said_unseen / a fresh network / the floor of 30 months / the grey
+range as it comes / the ways of the release / each stage of a run / earlier stages / draw a phantom /
+phantoms are drawn / networks that left it out / the network answers in pixels / the profile says which"""
+GOOD = """growth plates close / growth_plate / the atlas's plates / x.view(-1) / overlook / template /
+np.floor(x) / words / the stage of puberty / developmental stages / what a radiologist looked for"""
 
 
 @pytest.mark.parametrize("phrase", re.split(r"\s/\s", BANNED))
