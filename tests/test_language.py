@@ -96,11 +96,11 @@ GOOD = """growth plates close / growth_plate / the atlas's plates / x.view(-1) /
 np.floor(x) / words / the stage of puberty / developmental stages / what a radiologist looked for"""
 
 
-@pytest.mark.parametrize("phrase", re.split(r"\s/\s", BANNED))
+@pytest.mark.parametrize("phrase", " ".join(BANNED.split()).split(" / "))
 def test_banned_phrases_are_found(phrase):
     assert found_terms(phrase), phrase
 
 
-@pytest.mark.parametrize("phrase", re.split(r"\s/\s", GOOD))
+@pytest.mark.parametrize("phrase", " ".join(GOOD.split()).split(" / "))
 def test_other_senses_are_left_alone(phrase):
     assert found_terms(phrase) == [], phrase

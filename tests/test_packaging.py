@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from configparser import ConfigParser
 from pathlib import Path
@@ -56,17 +57,55 @@ def test_versions_agree():
     assert f"\n## {version}\n" in (PROJECT/"CHANGELOG.md").read_text()
 
 
+SCRATCH = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "*.egg-info", "*.pyc")
+OTHERS = ".venv", ".git", "work", "build", "dist", ".pytest_cache", ".ruff_cache", ".hypothesis", ".snakemake"
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> zipfile.ZipFile:
-    "The wheel that `pip install .` would install"
-    copy = tmp_path_factory.mktemp("wheel")
-    for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
-        shutil.copy(PROJECT/name, copy)
-    shutil.copytree(PROJECT/"boneage", copy/"boneage", ignore=shutil.ignore_patterns("__pycache__"))
-    done = subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
-                           "-w", copy/"dist", copy], capture_output=True, text=True)
+def source(tmp_path_factory) -> Path:
+    "A copy of the project as a fresh clone has it"
+    copy = tmp_path_factory.mktemp("source")/"boneage"
+    copy.mkdir()
+    for path in PROJECT.iterdir():
+        if path.name in OTHERS or path.suffix == ".egg-info": continue
+        if path.is_dir(): shutil.copytree(path, copy/path.name, ignore=SCRATCH)
+        else: shutil.copy(path, copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def sdist(source) -> Path:
+    "The unpacked source distribution"
+    build = "from setuptools import build_meta; build_meta.build_sdist('dist')"
+    done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return zipfile.ZipFile(next((copy/"dist").glob("*.whl")))
+    with tarfile.open(next((source/"dist").glob("*.tar.gz"))) as archive:
+        archive.extractall(source/"unpacked", filter="data")
+    return next((source/"unpacked").iterdir())
+
+
+def files_of(folder: Path, *without: str) -> set[str]:
+    "Files below a folder, but those of some of its folders"
+    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {name.as_posix() for name in names if name.parts[0] not in without}
+
+
+def test_sdist_has_all_of_the_project(source, sdist):
+    "Modules, notebooks, tests with their helpers, tools: what a clone has, an sdist has"
+    ours = files_of(source, "dist", "unpacked", "boneage.egg-info")
+    assert sorted(ours - files_of(sdist)) == []
+    assert sorted(files_of(sdist, "boneage.egg-info") - ours) == ["PKG-INFO", "setup.cfg"]
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory) -> zipfile.ZipFile:
+    "The wheel that `pip install` would build from the sdist"
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder,
+               sdist]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return zipfile.ZipFile(next(folder.glob("*.whl")))
 
 
 def test_wheel_has_all_of_the_library(wheel):
@@ -194,7 +233,7 @@ def test_install_is_done_once(installer):
     assert len(installer.commands) == 2*first and not (installer.VENV/"stale").exists()
 
 
-def test_install_uses_pip_where_uv_fails(installer):
+def test_install_falls_back_to_pip(installer):
     installer.succeed = lambda command: "uv" not in command
     installer.main()
     assert "-m pip install" in installer.commands[-1] and installer.DONE.is_file()
