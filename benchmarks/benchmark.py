@@ -54,7 +54,7 @@ from boneage.registration import RegisteredRadiograph, frame_from_key_points, re
 from boneage.segmentation import segment
 from boneage.synthetic.phantoms import make_phantom, write_phantoms
 from boneage.training.bone_age import _PrepareRegions, bone_age_config, fit_bone_age
-from boneage.training.core import ArrayLoader, Augmentation, fast_bfloat16, new_network
+from boneage.training.core import ArrayLoader, FitJob, fast_bfloat16, new_network
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PREPARED = "the same steps on prepared tensors"
@@ -186,8 +186,7 @@ def training_arrays(profile: str, count: int, name: ModelName = HAND, batch: int
     stored = region_matrix(name.region, settings.scales[name.region], settings.margin)[1]
     images = random.integers(0, 256, (count, *stored), np.uint8)
     ages = random.uniform(12, 216, count).astype(np.float32)
-    augmentation = Augmentation(settings.rotation, settings.zoom, settings.shift, gamma=settings.gamma)
-    prepare = _PrepareRegions(config["shape"], augmentation)
+    prepare = _PrepareRegions(config["shape"], settings.augmentation)
     loader = ArrayLoader((images, ages), prepare, batch or settings.batch_size, True, device=DEVICE)
     return loader, new_network(config, 0), config
 
@@ -311,7 +310,7 @@ def preprocess(cohort: pd.DataFrame, settings, folder: Path):
     pairs = list(zip(cohort.path, cohort["mask"]))
     measured = map_in_parallel(lambda pair: measure_radiograph(*pair), pairs)
     contrasts = [each.contrast for _, each in measured]
-    registered = register_cohort(cohort, contrasts, build_network(points).eval(), points, None,
+    registered = register_cohort(cohort, contrasts, (build_network(points).eval(), points), None,
                                  folder/"registration.part.jsonl")
     write_regions(cohort.merge(registered, on="id"), contrasts, [("registered", "hand")], settings.scales,
                   settings.margin, folder/"regions")
@@ -335,8 +334,9 @@ def measure_cohort(size: int) -> list:
         random, began = np.random.default_rng(0), time.perf_counter()
         ages, sexes = random.uniform(12, 216, size), np.where(np.arange(size) % 2, "M", "F")
         split = np.where(np.arange(size) % 5, "train", "validation")
-        predictions = fit_bone_age(HAND, images, sexes, ages, split, settings, folder/"model",
-                                   folder/"fit.safetensors", ids=ids)
+        labels = pd.DataFrame(dict(id=ids, sex=sexes, bone_age=ages, split=split))
+        job = FitJob(folder/"model", folder/"fit.safetensors")
+        predictions = fit_bone_age(HAND, images, labels, settings, job)
         found += [("fitting for one epoch", time.perf_counter() - began, "s")]
         began = time.perf_counter()
         described = predictions.assign(model="m", input="registered", region="hand", sex_model="both",

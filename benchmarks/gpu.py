@@ -24,7 +24,7 @@ from measure import PROJECT, Figure, machine, rows, time_interleaved, write_sect
 from torch import nn
 
 from boneage.bone_age import grid
-from boneage.training.core import ArrayLoader, Schedule, fit
+from boneage.training.core import ArrayLoader, FitJob, fit
 
 sys.path.insert(0, str(PROJECT/"tests"/"stress"))
 from test_determinism import compare_fits, fit_small  # noqa: E402
@@ -66,11 +66,11 @@ def fitting_minutes(name, count: int, folder: Path) -> tuple[float, float]:
     "Minutes of all epochs on the paper's radiographs, and images a second: from a fit's second epoch on few"
     loader, network, _ = training_arrays("rsna", count, name, BATCH)
     began = time.perf_counter()
-    schedule = Schedule(2, SETTINGS.learning_rate, SETTINGS.weight_decay)
-    history = fit(network, loader, None, nn.L1Loss(), schedule, folder/f"{name}-{BATCH}.safetensors")
+    job = FitJob(folder, folder/f"{name}-{BATCH}.safetensors")
+    history = fit(network, loader, None, nn.L1Loss(), replace(SETTINGS.schedule, epochs=2), job)
     between = (time.perf_counter() - began - history.seconds.sum())/2  # checkpoints, mostly
     each = history.seconds.iloc[-1]/count
-    return SETTINGS.epochs*(RADIOGRAPHS[name.sex]*each + between)/60, 1/each
+    return SETTINGS.schedule.epochs*(RADIOGRAPHS[name.sex]*each + between)/60, 1/each
 
 
 def measure_grid() -> list[Figure]:
@@ -82,7 +82,7 @@ def measure_grid() -> list[Figure]:
         rates = [rate for name, (_, rate) in found.items() if name.region == region]
         figures.append(Figure(f"fitting models of the {region}, batches of {BATCH}", float(np.mean(rates)),
                               "images/s"))
-    what = f"all 18 models, {SETTINGS.epochs} epochs of 11,600, batches of {BATCH}"
+    what = f"all 18 models, {SETTINGS.schedule.epochs} epochs of 11,600, batches of {BATCH}"
     note = "each model's second epoch on few images, scaled to the paper's number of images"
     return [*figures, Figure(what, sum(minutes for minutes, _ in found.values()), "minutes", note=note)]
 
