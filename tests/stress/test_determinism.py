@@ -28,6 +28,7 @@ from boneage.networks import load_network
 from boneage.registration import region_matrix
 from boneage.synthetic.phantoms import write_phantoms
 from boneage.training.bone_age import fit_bone_age
+from boneage.training.core import FitJob
 
 pytestmark = pytest.mark.skipif("STRESS" not in os.environ,
                                 reason="runs under `make stress WHAT=determinism`")
@@ -51,7 +52,7 @@ def preprocess(radiographs: Path, folder: Path, workers: int) -> Path:
     pairs = list(zip(joined.path, joined["mask"]))
     measured = map_in_parallel(lambda pair: measure_radiograph(*pair), pairs, workers)
     contrasts: list[Contrast] = [each.contrast for _, each in measured]
-    registered = register_cohort(joined, contrasts, *points, None, folder/"rows.jsonl", workers=workers)
+    registered = register_cohort(joined, contrasts, points, None, folder/"rows.jsonl", workers=workers)
     registered.to_csv(folder/"registration.csv", index=False)
     write_regions(joined.merge(registered, on="id"), contrasts, [("registered", "hand")], SETTINGS.scales,
                   SETTINGS.margin, folder/"regions", workers)
@@ -67,9 +68,9 @@ def fit_small(folder: Path, device: str = "cpu", threads: int = 1):
     split = np.where(np.arange(64) % 4, "train", "validation")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    predictions = fit_bone_age(NAME, images, sexes, ages, split, SETTINGS, folder, folder/"fit.safetensors",
-                               7,
-                               device=device)
+    cohort = pd.DataFrame(dict(id=np.arange(64).astype(str), sex=sexes, bone_age=ages, split=split))
+    job = FitJob(folder, folder/"fit.safetensors", 7, device)
+    predictions = fit_bone_age(NAME, images, cohort, SETTINGS, job)
     torch.set_num_threads(before)
     weights = {name: value.cpu().numpy() for name, value in load_network(folder)[0].state_dict().items()}
     return weights, predictions.predicted.to_numpy()
