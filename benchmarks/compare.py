@@ -32,7 +32,7 @@ from boneage.training.core import ArrayLoader, Augmentation
 height, width, count = map(int, sys.argv[1:])
 stored = count, height*106//100, width*106//100
 images = np.random.default_rng(0).integers(0, 256, stored, np.uint8)
-prepare = _PrepareRegions((height, width), Augmentation(5, .05, .05, gamma=.2))
+prepare = _PrepareRegions((height, width), Augmentation(rotation=5, zoom=.05, shift=.05, gamma=.2))
 loader = ArrayLoader((images, np.ones(count, np.float32)), prepare, 16, True)
 took = []
 for _ in range(8):
