@@ -1,4 +1,4 @@
-"Region arrays: what is written is what was asked for, whole or not at all"
+"Region arrays are complete or not written at all, and hold the requested regions"
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +14,7 @@ WANTED, SCALES = [("registered", "carpals"), ("original", "hand")], dict(carpals
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
-    "Two plates, the mask of the second empty, with their contrasts and true matrices"
+    "Two radiographs, the second with an empty mask, with their contrasts and true matrices"
     folder, rows, contrasts = tmp_path_factory.mktemp("radiographs"), [], []
     for index, name in enumerate(["007", "8"]):
         phantom = make_phantom(0, index, bone_age=120.0, defects={})
@@ -22,7 +22,8 @@ def cohort(tmp_path_factory):
         write_radiograph(path, image)
         write_mask(mask_path, phantom.mask if index == 0 else np.zeros_like(phantom.mask))
         contrasts.append(measure_contrast(read_radiograph(path), phantom.mask))
-        rows.append(dict(id=name, path=str(path), mask=str(mask_path)) | dict(zip(MATRIX_COLUMNS, phantom.frame_from_image[:2].ravel())))
+        rows.append(dict(id=name, path=str(path), mask=str(mask_path))
+                    | dict(zip(MATRIX_COLUMNS, phantom.frame_from_image[:2].ravel())))
     return pd.DataFrame(rows), contrasts
 
 
@@ -34,7 +35,8 @@ def test_region_arrays_replace_older_ones(cohort, tmp_path):
         place.mkdir(exist_ok=True)
         (place/"stale.npy").touch()
     write_regions(radiographs, contrasts, WANTED, SCALES, 0.1, folder)
-    assert sorted(p.name for p in folder.iterdir()) == ["ids.csv", "original-hand.npy", "registered-carpals.npy"]
+    expected = ["ids.csv", "original-hand.npy", "registered-carpals.npy"]
+    assert sorted(path.name for path in folder.iterdir()) == expected
     assert [p.name for p in folder.parent.iterdir()] == ["regions"]
     assert (folder/"ids.csv").read_text().split() == ["id", "007", "8"]
     for kind, region in WANTED:
@@ -56,5 +58,7 @@ def test_empty_mask_keeps_the_whole_radiograph(cohort, tmp_path):
 def test_unreadable_radiograph_keeps_the_old_arrays(cohort, tmp_path):
     radiographs, contrasts = cohort
     write_regions(radiographs, contrasts, WANTED, SCALES, 0.1, tmp_path/"regions")
-    with pytest.raises(RadiographError): write_regions(radiographs.assign(path=["nowhere.png"]*2), contrasts, WANTED, SCALES, 0.1, tmp_path/"regions")
+    missing = radiographs.assign(path=["nowhere.png"]*2)
+    with pytest.raises(RadiographError):
+        write_regions(missing, contrasts, WANTED, SCALES, 0.1, tmp_path/"regions")
     assert read_regions(tmp_path/"regions", *WANTED[0])[0].any()
