@@ -249,7 +249,7 @@ def sample_results(paper: dict) -> dict[str, dict]:
     tables = card.get("paper_grid", {}).get("tables", {})
     rows = {row["about"]: row for rows in tables.values() for row in rows if "MAE" in row}
     ensembles = [row for about, row in rows.items() if about.startswith("ensemble")]
-    found = {key: rows.get(paper[key].words) for key in HEADLINE}
+    found = {key: rows.get(paper[key].description) for key in HEADLINE}
     found |= dict(mae_best_ensemble=min(ensembles, key=lambda row: row["MAE"], default=None),
                   released=card.get("errors", [None])[0])
     return {key: row and dict(value=row["MAE"], low=row["low"], high=row["high"], n=row["radiographs"],
@@ -276,7 +276,7 @@ def headline(root: Path) -> str:
     rows = []
     for key in HEADLINE:
         value = float("nan") if paper[key].value is None else paper[key].value
-        rows.append((re.sub("^MAE(,| of| on) ", "", paper[key].words), format_number(value), key))
+        rows.append((re.sub("^MAE(,| of| on) ", "", paper[key].description), format_number(value), key))
     rows += [("baseline: median age of the sex", "–", "baseline"),
              ("the released ensemble, out-of-fold predictions", "–", "released")]
     lines = []
