@@ -47,11 +47,11 @@ bench: install ## measure the speed of each step; WHAT=gpu on a GPU; WHAT=compar
 	@$(BIN)/python "benchmarks/$(or $(WHAT),benchmark).py" $(REVISION)
 
 export: install ## write boneage/ from nbs/, and clean the notebooks for a commit
-	@$(BIN)/nbdev-export
+	@$(BIN)/python tools/export.py
 	@for folder in $(LESSONS) reports; do $(BIN)/nbdev-clean --fname $$folder || exit 1; done
 
 lessons: install ## run nbs/, howto/ and play/ again and store their outputs, which the site shows
-	@$(BIN)/nbdev-export
+	@$(BIN)/python tools/export.py
 	@for folder in $(LESSONS); do $(BIN)/nbdev-test --n-workers 1 --save $$folder && \
 	  $(BIN)/nbdev-clean --fname $$folder || exit 1; done
 

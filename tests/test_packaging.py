@@ -158,10 +158,10 @@ def remade(tmp_path_factory) -> Path:
         shutil.copytree(PROJECT/name, copy/name,
                         ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     for module in MODULES: (copy/module.relative_to(PROJECT)).unlink()
-    for command in (["nbdev-export"],
-                    *(["nbdev-clean", "--fname", folder] for folder in ("nbs", "reports", *BESIDE))):
-        done = subprocess.run([Path(sys.executable).parent/command[0], *command[1:]], cwd=copy,
-                              capture_output=True, text=True, env=clean_environment())
+    clean = Path(sys.executable).parent/"nbdev-clean"
+    for command in ([sys.executable, PROJECT/"tools"/"export.py"],
+                    *([clean, "--fname", folder] for folder in ("nbs", "reports", *BESIDE))):
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, env=clean_environment())
         assert done.returncode == 0, done.stderr
     return copy
 
