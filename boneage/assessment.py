@@ -161,7 +161,7 @@ def mask_warnings(
     warnings = []
     if found.quality < MIN_MASK_QUALITY:
         warnings.append(f"The outline of the hand is doubtful (quality {found.quality:.2f}).")
-    if found.others > MAX_SECOND_COMPONENT:
+    if found.second_component > MAX_SECOND_COMPONENT:
         warnings.append("There may be more than one hand on the radiograph: only the largest was assessed.")
     return warnings
 

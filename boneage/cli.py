@@ -214,7 +214,7 @@ def paper(
       boneage paper --profile rsna --data radiographs --slurm
     """
     from boneage.paper.run import run_paper  # brings the research wing
-    try: code = run_paper(profile, data, limit, cores, targets=tuple(only or ()), say=typer.echo, slurm=slurm)
+    try: code = run_paper(profile, cores, targets=tuple(only or ()), log=typer.echo, slurm=slurm, data=data, limit=limit)
     except ValueError as error: fail(error)
     raise typer.Exit(code)
 
