@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .assessment import Assessor, load_assessor
+from .assessment import Assessor
 from .ensembles import write_ensemble_rules
 from .files import publish
 from .inference import NetworkInput, OnnxNetwork, WeightsError, output_type, run_network
@@ -42,7 +42,8 @@ def export_network(
         try: _write_onnx(network.cpu().eval(), output_type(config), example, path)
         except OSError: raise  # a full disk is not a fault of the network
         except Exception as error:
-            raise WeightsError(f"{folder}: PyTorch can't export this network ({type(error).__name__}).") from error
+            reason = type(error).__name__
+            raise WeightsError(f"{folder}: PyTorch can't export this network ({reason}).") from error
         differences = _differences(OnnxNetwork(path), network, output_type(config), example)
         if not all(difference < 1e-3 for difference in differences):
             raise WeightsError(f"{folder}: the outputs of the exported network differ from PyTorch's "
@@ -66,9 +67,10 @@ def _write_onnx(network, kind, example, path):
     "Convert a network of a kind of output (`output_type`) with PyTorch's exporter"
     has_distribution = kind == "classification"
     names = ["prediction", "distribution"] if has_distribution else ["prediction"]
+    images = {0: torch.export.Dim("images", min=1)}
     torch.onnx.export(_Outputs(network, has_distribution), (example,), str(path), input_names=["image"],
-                      output_names=names, dynamo=True, dynamic_shapes=({0: torch.export.Dim("images", min=1)},),
-                      external_data=False, verbose=False)
+                      output_names=names, dynamo=True, dynamic_shapes=(images,), external_data=False,
+                      verbose=False)
 
 
 def _differences(exported, network, kind, example):
@@ -91,7 +93,8 @@ def export_assessor(
     for name in ("onnx", "onnxscript", "onnxruntime"):
         try: __import__(name)
         except ImportError as error:
-            raise WeightsError('Export needs onnx, onnxscript and onnxruntime: pip install "boneage[onnx]".') from error
+            raise WeightsError("Export needs onnx, onnxscript and onnxruntime: "
+                               'pip install "boneage[onnx]".') from error
     folder = Path(folder)
     members = sorted({member for rule in assessor.rules.values() for member in rule.members})
     differences = {name: export_network(*assessor.network(name), folder/name)
