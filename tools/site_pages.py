@@ -200,7 +200,7 @@ def sample_results(paper: dict) -> dict[str, dict]:
     rows = [row for rows in card.get("paper_grid", {}).get("tables", {}).values() for row in rows if "MAE" in row]
     by_words = {row["about"]: row for row in rows}
     best = min((row for row in rows if row["about"].startswith("ensemble")), key=lambda row: row["MAE"], default=None)
-    found = {key: by_words.get(paper[key].words) for key in HEADLINE} | dict(mae_best_ensemble=best, released=card.get("errors", [None])[0])
+    found = {key: by_words.get(paper[key].description) for key in HEADLINE} | dict(mae_best_ensemble=best, released=card.get("errors", [None])[0])
     return {key: row and dict(value=row["MAE"], low=row["low"], high=row["high"], n=row["radiographs"], of=sex_in(row.get("about", ""))) for key, row in found.items()}
 
 
@@ -217,7 +217,7 @@ def headline(root: Path) -> str:
         if not found: return "–"
         of = found.get("of", "")
         return str(Estimate(**{key: value for key, value in found.items() if key != "of"})).replace(" (", "<br>(") + (f", {of} only" if of else "")
-    rows = [(re.sub("^MAE(,| of| on) ", "", paper[key].words), format_number(float("nan") if paper[key].value is None else paper[key].value), key) for key in HEADLINE]
+    rows = [(re.sub("^MAE(,| of| on) ", "", paper[key].description), format_number(float("nan") if paper[key].value is None else paper[key].value), key) for key in HEADLINE]
     rows += [("median of the sex, which looks at no image", "–", "baseline"), ("the released networks, on plates that they had not seen", "–", "released")]
     lines = [f"| {words} | {stated} | {cell(phantoms.get(key))} | {cell(sample.get(key))} |" for words, stated, key in rows]
     sizes = f"*Paper*: {paper['images'].value:,} radiographs of the RSNA. " + (f"*Phantoms*: the run `{root.name}`, at its size. " if phantoms else "") + (
