@@ -166,20 +166,20 @@ def mask_warnings(
     return warnings
 
 # %% ../nbs/assessing/20_assessment.ipynb #36
-REGISTRATION_LIMITS = (0.8, 0.06)  # lowest confidence and largest distance between passes without a warning
+REGISTRATION_LIMITS = (0.8, 0.06)  # lowest confidence and largest displacement without a warning
 
 
 def registration_warnings(
-    confidence:float,  # of `registration_confidence`
-    distance:float,    # of the points between the last two passes, share of the hand's length
-) -> list[str]:        # one sentence, or none
+    confidence:float,    # of `registration_confidence`
+    displacement:float,  # of the points in the last pass, share of the hand's length
+) -> list[str]:          # one sentence, or none
     "Warn when the key points are implausible or have not converged"
     if confidence < REGISTRATION_LIMITS[0]:
         return ["The registration is doubtful: "
                 f"the key points have implausible proportions (confidence {confidence:.2f})."]
-    if distance > REGISTRATION_LIMITS[1]:
+    if displacement > REGISTRATION_LIMITS[1]:
         return ["The registration is doubtful: "
-                f"two passes of the key-point detector differ by {distance:.0%} of the hand's length."]
+                f"two passes of the key-point detector differ by {displacement:.0%} of the hand's length."]
     return []
 
 # %% ../nbs/assessing/20_assessment.ipynb #40
@@ -419,7 +419,8 @@ def assess_image(
         except ValueError as error: warnings.append(str(error))
         else:
             plausible = registration_confidence(points, mask)
-            warnings += registration_warnings(plausible, detection.pass_displacement) + cut_warnings(mask, frame)
+            warnings += registration_warnings(plausible, detection.pass_displacement)
+            warnings += cut_warnings(mask, frame)
             radiograph = RegisteredRadiograph(image, mask, contrast, frame)
             prediction, confidence = predict_bone_age(assessor, sex, radiograph), plausible * found.quality
     key_points = dict(zip(KEY_POINTS, map(tuple, points.tolist())))
