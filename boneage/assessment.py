@@ -144,7 +144,7 @@ def mask_warnings(
     "A sentence when the outline is doubtful or when there may be a second hand"
     warnings = []
     if found.quality < MIN_MASK_QUALITY: warnings.append(f"The outline of the hand is doubtful (quality {found.quality:.2f}).")
-    if found.others > MAX_SECOND_COMPONENT: warnings.append("There may be more than one hand on the plate: only the largest was looked at.")
+    if found.second_component > MAX_SECOND_COMPONENT: warnings.append("There may be more than one hand on the plate: only the largest was looked at.")
     return warnings
 
 # %% ../nbs/assessing/20_assessment.ipynb #33
