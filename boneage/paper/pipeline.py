@@ -306,7 +306,7 @@ def jaccard_with_truth(
     return jaccard(mask & within, truth & within)
 
 # %% ../../nbs/paper/65_pipeline.ipynb #18
-IN_TRAINING_SET = "fitted on"  # split of labelled radiographs with a released network: none is held out
+IN_TRAINING_SET = "fitted on"  # split of labelled radiographs with a released network: none held out
 
 def evaluate_masks(
     workspace:Workspace,
