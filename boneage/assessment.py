@@ -144,7 +144,7 @@ def mask_warnings(
     "A sentence when the outline is doubtful or when there may be a second hand"
     warnings = []
     if found.quality < MIN_MASK_QUALITY: warnings.append(f"The outline of the hand is doubtful (quality {found.quality:.2f}).")
-    if found.others > MAX_SECOND_COMPONENT: warnings.append("There may be more than one hand on the plate: only the largest was looked at.")
+    if found.second_component > MAX_SECOND_COMPONENT: warnings.append("There may be more than one hand on the plate: only the largest was looked at.")
     return warnings
 
 # %% ../nbs/assessing/20_assessment.ipynb #33
@@ -338,7 +338,7 @@ def assess_image(
         except ValueError as error: warnings.append(str(error))
         else:
             plausible = registration_confidence(points, mask)
-            warnings += registration_warnings(plausible, detection.agreement) + cut_warnings(mask, frame)
+            warnings += registration_warnings(plausible, detection.pass_displacement) + cut_warnings(mask, frame)
             radiograph = RegisteredRadiograph(image, mask, contrast, frame)
             verdict, confidence = predict_bone_age(assessor, sex, radiograph), plausible * found.quality
     places = dict(zip(KEY_POINTS, map(tuple, points.tolist())))

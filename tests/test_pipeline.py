@@ -1,4 +1,4 @@
-"The whole paper on the smoke profile: all outputs, no step twice, and the same numbers after a kill"
+"The paper on the smoke profile: all outputs, no step twice, and the same numbers after a killed run"
 import json
 import os
 import shutil
@@ -19,17 +19,18 @@ REPORTS = sorted(p.stem for p in (Path(__file__).parent.parent/"reports").glob("
 
 
 def numbers(root: Path) -> dict:
-    "All results, predictions and weights of a run, by file"
+    "Every number of a run's results, its predictions and its weights"
     results = {p.name: json.loads(p.read_text()) for p in sorted((root/"results").glob("*.json"))}
-    tables = [*sorted(root.glob("*.csv")), *sorted((root/"models").rglob("predictions.csv"))]
-    texts = {str(p.relative_to(root)): p.read_text() for p in tables}
-    networks = sorted((root/"models").rglob("model.safetensors"))
-    weights = {str(p.relative_to(root)): {k: v.tobytes() for k, v in load_file(p).items()} for p in networks}
-    return results | texts | weights
+    results |= {str(p.relative_to(root)): p.read_text() for p in sorted(root.glob("*.csv"))}
+    results |= {str(p.relative_to(root)): p.read_text()
+                for p in sorted((root/"models").rglob("predictions.csv"))}
+    weights = {str(p.relative_to(root)): {k: v.tobytes() for k, v in load_file(p).items()}
+               for p in sorted((root/"models").rglob("model.safetensors"))}
+    return results | weights
 
 
 def wait_for(condition, process, seconds=600):
-    "Wait until `condition()` holds while the process runs; returns whether it did"
+    "Wait until `condition()` holds while the process runs; whether it did"
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         if condition(): return True
@@ -38,7 +39,7 @@ def wait_for(condition, process, seconds=600):
 
 
 def kill_when(condition, folder):
-    "Start the smoke run, and kill it with all its processes once `condition()` holds"
+    "Start the smoke run, and kill it and all that it started once `condition()` holds"
     output, token = folder/"output.txt", uuid.uuid4().hex
     with open(output, "w") as file:
         process = subprocess.Popen(command("paper", "--profile", "smoke"), cwd=folder, stdout=file,
@@ -57,19 +58,19 @@ def test_run_writes_all_outputs(smoke):
         assert predictions.predicted.between(-120, 360).all()
         assert set(predictions.split) == {"validation", "test"}
     assert len(grid()) == 18
-    executed = {p.stem for p in (root/"notebooks").glob("*.ipynb")}
-    assert {report for report in REPORTS if not report.startswith("07")} <= executed
+    made = {p.stem for p in (root/"notebooks").glob("*.ipynb")}
+    assert {r for r in REPORTS if not r.startswith("07")} <= made
     assert not list((root/"notebooks").glob("*running*")) and not list(root.rglob("*.part"))
     assert set(json.loads((root/"models"/"ensembles.json").read_text())) == {"M", "F", "none"}
     assert (root/"site"/"index.html").is_file()
 
 
 def test_reports_run_without_test_set(smoke, tmp_path):
-    "A cohort may have no test set, as in the profile `sample`: every report runs with what there is"
+    "A cohort without a test set, as in the profile `sample`: every report runs"
     folder = copy_project(tmp_path/"project")
     root = folder/"work"/"untested"
-    large = shutil.ignore_patterns("site", "notebooks", "hard", "regions", "checkpoints", "results")
-    shutil.copytree(smoke/"work"/"smoke", root, ignore=large)
+    without = shutil.ignore_patterns("site", "notebooks", "hard", "regions", "checkpoints", "results")
+    shutil.copytree(smoke/"work"/"smoke", root, ignore=without)
     for table in [root/"cohort.csv", *(root/"models").glob("*-*-*-*/predictions.csv")]:
         rows = pd.read_csv(table, dtype={"id": str})
         rows[rows.split != "test"].to_csv(table, index=False)
@@ -92,8 +93,8 @@ def test_reports_run_without_test_set(smoke, tmp_path):
 
 def test_rerun_repeats_no_step(smoke):
     root = smoke/"work"/"smoke"
-    files = [p for p in root.rglob("*") if p.is_file() and p.name not in ("run.log", ".lock")]
-    before = {p: p.stat().st_mtime_ns for p in files}
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()
+              and p.name not in ("run.log", ".lock")}
     again = run("paper", "--profile", "smoke", cwd=smoke)
     assert again.returncode == 0, again.stdout
     assert {p: p.stat().st_mtime_ns for p in before} == before
@@ -104,7 +105,7 @@ def test_killed_run_resumes_to_same_results(smoke, tmp_path):
     root = folder/"work"/"smoke"
     kill_when(lambda: any((root/"checkpoints").glob("registered-*.safetensors")), folder)  # during training
     assert not (root/"site"/"index.html").exists()
-    kill_when(lambda: (root/"notebooks"/"09_mae_table.running.ipynb").exists(), folder)    # during a report
+    kill_when((root/"notebooks"/"09_mae_table.running.ipynb").exists, folder)              # during a report
     assert not (root/"notebooks"/"09_mae_table.ipynb").exists()
     done = run("paper", "--profile", "smoke", cwd=folder)
     assert done.returncode == 0, done.stdout[-2000:]
@@ -113,22 +114,8 @@ def test_killed_run_resumes_to_same_results(smoke, tmp_path):
     for name in resumed: assert resumed[name] == uninterrupted[name], name
 
 
-def write_bad_folder(data: Path, cohort: pd.DataFrame, project: Path):
-    "Write radiographs in RSNA's layout without masks or key points, with wrong rows and unreadable files"
-    images = data/"boneage-training-dataset"
-    images.mkdir(parents=True)
-    for row in cohort.itertuples(): shutil.copy(project/row.path, images/f"{row.id}.png")
-    ages = cohort.bone_age.round().astype(int).astype(object)
-    table = pd.DataFrame({"id": cohort.id, "boneage": ages, "male": cohort.sex == "M"})
-    table.loc[[3, 4, 5], "boneage"] = [-3, 400, None]
-    without_image = pd.DataFrame({"id": ["7777777"], "boneage": [100], "male": [True]})
-    table = pd.concat([table, table.iloc[[10]], without_image])
-    table.to_csv(data/"boneage-training-dataset.csv", index=False)
-    (images/f"{cohort.id[20]}.png").write_bytes(b"")
-    (images/f"{cohort.id[21]}.png").write_text("no picture")
-
-
-def test_bad_rows_and_files_are_named_and_the_rest_is_done(smoke, tmp_path):
+def test_bad_rows_and_files_are_named_and_the_rest_is_processed(smoke, tmp_path):
+    "A folder of radiographs without masks or key points, some of them unusable"
     folder, data = copy_project(tmp_path/"project"), tmp_path/"data"
     profile = (folder/"reports"/"profiles"/"smoke.yaml").read_text()
     changed = profile.replace("source: phantoms, train: 48, validation: 16, test: 16",
@@ -136,14 +123,23 @@ def test_bad_rows_and_files_are_named_and_the_rest_is_done(smoke, tmp_path):
     assert changed != profile
     (folder/"reports"/"profiles"/"folder.yaml").write_text(changed)
     cohort = pd.read_csv(smoke/"work"/"smoke"/"cohort.csv", dtype={"id": str}).iloc[:40]
-    write_bad_folder(data, cohort, smoke)
+    images = data/"boneage-training-dataset"
+    images.mkdir(parents=True)
+    for row in cohort.itertuples(): shutil.copy(smoke/row.path, images/f"{row.id}.png")
+    table = pd.DataFrame({"id": cohort.id, "boneage": cohort.bone_age.round().astype(int).astype(object),
+                          "male": cohort.sex == "M"})
+    table.loc[[3, 4, 5], "boneage"] = [-3, 400, None]
+    missing = pd.DataFrame({"id": ["7777777"], "boneage": [100], "male": [True]})
+    pd.concat([table, table.iloc[[10]], missing]).to_csv(data/"boneage-training-dataset.csv", index=False)
+    (images/f"{cohort.id[20]}.png").write_bytes(b"")
+    (images/f"{cohort.id[21]}.png").write_text("no picture")
     done = run("paper", "--profile", "folder", "--data", str(data), cwd=folder)
     assert done.returncode == 1, done.stdout[-2000:]
     problems = [line for line in done.stdout.splitlines() if line.startswith("Problem: ")]
-    for part in ("row 5: the bone age -3", "row 6: the bone age 400", "row 7: the bone age is missing",
-                 f"row 42: id {cohort.id[10]} occurs a second time", "no image of id 7777777",
-                 f"{cohort.id[20]}.png is empty", f"{cohort.id[21]}.png is not a"):
-        assert len([problem for problem in problems if part in problem]) == 1, (part, problems)
+    for text in ("row 5: the bone age -3", "row 6: the bone age 400", "row 7: the bone age is missing",
+                 f"row 42: id {cohort.id[10]} occurs a second time",
+                 "no image of id 7777777", f"{cohort.id[20]}.png is empty", f"{cohort.id[21]}.png is not a"):
+        assert len([p for p in problems if text in p]) == 1, (text, problems)
     assert len(problems) == 7 and "Traceback" not in done.stdout
     root = folder/"work"/"folder"
     assert len(pd.read_csv(root/"registration.csv")) == len(cohort) - 5

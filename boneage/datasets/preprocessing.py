@@ -191,20 +191,20 @@ def register_radiograph(
     network,             # a key-point network
     config:dict,         # its configuration
     passes:int|None=None,
-) -> dict:  # one row: height, width, key points, agreement, MATRIX_COLUMNS, mirrored, confidence
+) -> dict:  # one row: height, width, key points, pass_displacement, MATRIX_COLUMNS, mirrored, confidence
     "Detect the key points of a radiograph and register it"
     image, mask = read_radiograph(path), read_mask(mask_path)
-    points, agreement, confidence = np.full((3, 2), np.nan), np.nan, 0.0
+    points, displacement, confidence = np.full((3, 2), np.nan), np.nan, 0.0
     matrix, mirrored = letterbox(image.shape, FRAME_SHAPE), False
     if mask.any():
         detection = detect_key_points(image, mask, contrast, network, config, passes)
-        points, agreement = detection.points, detection.agreement
+        points, displacement = detection.points, detection.pass_displacement
         try:
             matrix, mirrored = frame_from_key_points(points)
             confidence = registration_confidence(points, mask)
         except ValueError: pass  # implausible points: the letterbox stays, with confidence 0
     row = dict(height=image.shape[0], width=image.shape[1])
-    row |= dict(zip(POINT_COLUMNS, points.ravel().tolist())) | dict(agreement=float(agreement))
+    row |= dict(zip(POINT_COLUMNS, points.ravel().tolist())) | dict(pass_displacement=float(displacement))
     row |= dict(zip(MATRIX_COLUMNS, np.asarray(matrix)[:2].ravel().tolist()))
     return row | dict(mirrored=bool(mirrored), confidence=float(confidence))
 

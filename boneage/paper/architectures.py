@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from torch import nn
 
-from .figures import LEGEND, canvas
+from .figures import LEGEND, create_axes
 
 # %% ../../nbs/paper/63_architectures.ipynb #05
 LAYER_COLOURS = {"input": "#BBBBBB", "convolution": "#0072B2", "max-pool": "#D55E00", "average": "#D55E00",
@@ -172,7 +172,7 @@ def architecture_figure(
 ) -> Figure:
     "Draw each network from its layers (Fig. 3)"
     drawings = {title: network_layers(*arguments) for title, arguments in networks.items()}
-    figure, axes = canvas(len(drawings), 1, 7.2, 1.75 * len(drawings) + 0.5)
+    figure, axes = create_axes(len(drawings), 1, 7.2, 1.75 * len(drawings) + 0.5)
     for axis, (title, layers) in zip(axes[:, 0], drawings.items()): draw_layers(axis, layers, title)
     kinds = {layer.kind for layers in drawings.values() for layer in layers} - {"average"}
     handles = [Patch(color=colour, label=kind) for kind, colour in LAYER_COLOURS.items() if kind in kinds]

@@ -53,8 +53,8 @@ from boneage.paper.evaluation import (
     ensemble_weights,
     mae_difference,
     mean_absolute_error,
+    proportion_estimate,
     score,
-    share,
 )
 from ..radiographs import read_mask, read_radiograph
 from ..registration import frame_from_key_points, region_matrix
@@ -211,7 +211,7 @@ def summarise_age_errors(
     for name in order:
         rows = groups[name]
         numbers = score(rows).iloc[0]
-        held = share((rows.low <= rows.bone_age) & (rows.bone_age <= rows.high))
+        held = proportion_estimate((rows.low <= rows.bone_age) & (rows.bone_age <= rows.high))
         made.append({"group": name, "radiographs": len(rows), "MAE": round(numbers.mae, 2), "low": _rounded(numbers.low), "high": _rounded(numbers.high), "bias": round(numbers.bias, 2),
                      "within 6": round(numbers.within_6, 3), "within 12": round(numbers.within_12, 3), "coverage": round(held.value, 3),
                      "median width": round(float((rows.high - rows.low).median()), 1), "interval score": round(float(interval_score(rows.bone_age, rows.low, rows.high).mean()), 1)})
