@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['MIN_GREY_RANGE', 'FOREARM', 'RIM', 'MAX_CUT_LENGTH', 'MIN_MASK_QUALITY', 'MAX_SECOND_COMPONENT',
-           'REGISTRATION_LIMITS', 'MIN_RELIABLE_AGE', 'MATURE_AGE', 'NO_PREDICTION', 'weights_folder',
-           'load_ensemble_rules', 'Assessment', 'load_radiograph', 'exposure_warnings', 'cut_warnings', 'mask_warnings',
-           'registration_warnings', 'age_warnings', 'check_output_type', 'Assessor', 'ModelPrediction',
-           'predict_with_members', 'apply_tta', 'AgePrediction', 'predict_bone_age', 'assess_image', 'load_assessor']
+           'REGISTRATION_LIMITS', 'MIN_RELIABLE_AGE', 'MATURE_AGE', 'NO_PREDICTION',
+           'weights_folder', 'load_ensemble_rules', 'Assessment', 'load_radiograph',
+           'exposure_warnings', 'cut_warnings', 'mask_warnings', 'registration_warnings',
+           'age_warnings', 'check_output_type', 'Assessor', 'ModelPrediction',
+           'predict_with_members', 'apply_tta', 'AgePrediction', 'predict_bone_age', 'assess_image',
+           'load_assessor']
 
 # %% ../nbs/assessing/20_assessment.ipynb #02
 import math
