@@ -54,7 +54,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'boneage.batches.format_age': ('assessing/batches.html#format_age', 'boneage/batches.py'),
                                  'boneage.batches.format_error': ('assessing/batches.html#format_error', 'boneage/batches.py'),
                                  'boneage.batches.format_record': ('assessing/batches.html#format_record', 'boneage/batches.py'),
-                                 'boneage.batches.known': ('assessing/batches.html#known', 'boneage/batches.py'),
+                                 'boneage.batches.json_value': ('assessing/batches.html#json_value', 'boneage/batches.py'),
                                  'boneage.batches.parallel_map': ('assessing/batches.html#parallel_map', 'boneage/batches.py'),
                                  'boneage.batches.plain_id': ('assessing/batches.html#plain_id', 'boneage/batches.py'),
                                  'boneage.batches.progress': ('assessing/batches.html#progress', 'boneage/batches.py'),
