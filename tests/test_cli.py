@@ -102,7 +102,7 @@ def test_sex_from_a_dicom_header(models, image, tmp_path):
     radiograph.SOPClassUID, radiograph.SOPInstanceUID, radiograph.PixelData = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, image.tobytes()
     radiograph.save_as(tmp_path/"hand.dcm", enforce_file_format=True)
     code, out, _ = call("assess", tmp_path/"hand.dcm", "--weights", models)
-    assert code == 0 and "bone age 95 months" in out and "sex F, says the DICOM header" in out
+    assert code == 0 and "bone age 95 months" in out and "sex F, from the DICOM header" in out
     assert "sex M" in call("assess", tmp_path/"hand.dcm", "--sex", "M", "--weights", models)[1]
 
 
