@@ -34,7 +34,7 @@ from boneage.datasets.preprocessing import extract_regions
 from boneage.datasets.profiles import load_profile
 from boneage.keypoints import detect_key_points
 from boneage.radiographs import read_radiograph, write_radiograph
-from boneage.registration import frame_from_key_points, region_matrix
+from boneage.registration import RegisteredRadiograph, frame_from_key_points, region_matrix
 from boneage.segmentation import segment
 from boneage.synthetic.phantoms import make_phantom
 from boneage.training.bone_age import _PrepareRegions, bone_age_config
@@ -76,11 +76,11 @@ def stages(folder: Path, best: dict) -> list[Figure]:
     contrast = measure_contrast(image, mask)
     frame = frame_from_key_points(detect_key_points(image, mask, contrast, *assessor.network("keypoints")).points)[0]
     wanted, scales = [("registered", region) for region in ("hand", "carpals", "metacarpals")], dict(hand=0.25, carpals=0.5, metacarpals=1/3)
-    members = assessor.rules["F"].members
+    members, radiograph = assessor.rules["F"].members, RegisteredRadiograph(image, mask, contrast, frame)
     steps = {"read": (lambda: read_radiograph(path), "decoding"), "segment": (lambda: segment(image, *assessor.network("segmentation")), "convolution"),
              "contrast": (lambda: measure_contrast(image, mask), ""), "key points": (lambda: detect_key_points(image, mask, contrast, *assessor.network("keypoints")), "convolution"),
-             "regions of the paper's sizes": (lambda: extract_regions(image, mask, contrast, frame, wanted, scales, 0.06), "warping"),
-             "bone age, 15 networks": (lambda: predict_with_members(assessor, members, "F", image, mask, contrast, frame), "convolution")}
+             "regions of the paper's sizes": (lambda: extract_regions(radiograph, wanted, scales, 0.06), "warping"),
+             "bone age, 15 networks": (lambda: predict_with_members(assessor, members, "F", radiograph), "convolution")}
     bound = {"decoding": lambda step: best["decode"], "convolution": lambda step: operations(step)/best["fp32"], "warping": lambda step: 6*best["warp"], "": lambda step: None}
     figures, whole = [], seconds(lambda: assessor.assess(str(path), sex="F"))
     for name, (step, kind) in steps.items():

@@ -30,14 +30,14 @@ from boneage.ensembles import (
     read_ensemble_rules,
 )
 from .files import truncate_text
-from .geometry import letterbox, transform, translation, warp
-from .inference import MONTHS, OnnxNetwork, WeightsError, output_type, read_config
+from .geometry import transform, translation, warp
+from .inference import MONTHS, NetworkInput, OnnxNetwork, WeightsError, output_type, read_config
 from .keypoints import detect_key_points, tta_matrices
 from .radiographs import RadiographError, read_radiograph
 from boneage.registration import (
     FRAME_CAPITATE,
-    FRAME_SHAPE,
     KEY_POINTS,
+    RegisteredRadiograph,
     frame_from_key_points,
     region_image,
     region_matrix,
@@ -185,11 +185,13 @@ def check_output_type(
     wanted = {"segmentation": ("mask",), "keypoints": ("points",)}.get(name, ("regression", "classification", "each"))
     if output_type(config) not in wanted or config.get("outputs", 1) != 1 or config.get("points", 3) != 3:
         raise WeightsError(f"{folder / name} holds a {config.get('network')} that does not answer with {'three points' if wanted == ('points',) else 'one mask' if wanted == ('mask',) else 'an age'}.")
-    shown = config.get("network_input", {})
-    if (unknown := "tta" if name in ("segmentation", "keypoints") else "passes") in shown:
+    network_input = NetworkInput.from_config(config)
+    unknown = "tta" if name in ("segmentation", "keypoints") else "passes"
+    if getattr(network_input, unknown) is not None:
         raise WeightsError(f"{folder / name / 'config.json'}: {unknown} is not for this network: masks and points take a number of passes, an age pairs of degrees and zoom (tta).")
-    if "shape" in config and list(shown.get("shape", config["shape"])) != list(config["shape"]):
-        raise WeightsError(f"{folder / name / 'config.json'}: the network is made for the shape {config['shape']}, but its input has the shape {shown['shape']}.")
+    if "shape" in config and network_input.shape not in (None, tuple(config["shape"])):
+        raise WeightsError(f"{folder / name / 'config.json'}: the network is made for the shape {config['shape']}, "
+                           f"but its input has the shape {list(network_input.shape)}.")
     return network, config
 
 # %% ../nbs/assessing/20_assessment.ipynb #43
@@ -239,30 +241,35 @@ class ModelPrediction:
 
 def predict_with_members(
     assessor:Assessor,
-    members:tuple[str, ...],      # names of bone-age models
-    sex:str|None,                 # "M", "F" or None
-    image:np.ndarray,             # (H, W) float32
-    mask:np.ndarray,              # bool (H, W)
-    contrast:Contrast,
-    frame_from_image:np.ndarray,  # 3×3
+    members:tuple[str, ...],  # names of bone-age models
+    sex:str|None,             # "M", "F" or None
+    radiograph:RegisteredRadiograph,
 ) -> list[ModelPrediction]:
-    "What each bone-age model says of a registered plate"
+    "The prediction of each bone-age model for a registered radiograph"
     crops, outputs = {}, []
     for member in members:
         network, config = assessor.network(member)
-        crop, parts = config.get("network_input", {}), (member.split("-") + ["", ""])[:2]
-        kind, region, scale = crop.get("input", parts[0]), crop.get("region", parts[1]), crop.get("scale", 0.)
-        if region not in REGION_NAMES or region_matrix(region, scale)[1] != tuple(config.get("shape", ())):
-            raise WeightsError(f"{assessor.folder / member / 'config.json'}: region {region!r} at scale {scale} does not give an image of shape {config.get('shape')}.")
-        tta = tuple(map(tuple, crop.get("tta", ())))
-        key = (kind, region, scale, crop.get("margin", 0.), tta)
-        if key not in crops:
-            pose = frame_from_image if kind == "registered" else letterbox(image.shape, FRAME_SHAPE)
-            masking = {} if kind == "original" else dict(mask=mask, contrast=contrast)
-            crops[key] = apply_tta(region_image(image, pose, region, scale, crop.get("margin", 0.) if tta else 0., **masking), tuple(config["shape"]), tta)
-        months, distribution = predict_with_distribution(network, config, crops[key], sex)
-        outputs.append(ModelPrediction(region, float(months.mean()), None if distribution is None else distribution.mean(0)))
+        network_input = _member_input(assessor.folder, member, config)
+        if network_input not in crops:
+            margin = network_input.margin if network_input.tta else 0.
+            shown = radiograph.preprocessed(network_input.kind)
+            region = region_image(shown, network_input.region, network_input.scale, margin)
+            crops[network_input] = apply_tta(region, tuple(config["shape"]), network_input.tta)
+        months, distribution = predict_with_distribution(network, config, crops[network_input], sex)
+        distribution = None if distribution is None else distribution.mean(0)
+        outputs.append(ModelPrediction(network_input.region, float(months.mean()), distribution))
     return outputs
+
+
+def _member_input(folder, member, config):
+    "The network input of a bone-age model; its name tells kind and region where its configuration does not"
+    kind, region = (member.split("-") + ["", ""])[:2]
+    network_input = NetworkInput.from_config(config, kind=kind, region=region, scale=0., margin=0., tta=())
+    region, scale, shape = network_input.region, network_input.scale, config.get("shape")
+    if region not in REGION_NAMES or region_matrix(region, scale)[1] != tuple(shape or ()):
+        raise WeightsError(f"{folder / member / 'config.json'}: region {region!r} at scale {scale} "
+                           f"does not give an image of shape {shape}.")
+    return network_input
 
 
 def apply_tta(
@@ -291,17 +298,14 @@ NO_PREDICTION = AgePrediction(math.nan, (math.nan, math.nan), dict.fromkeys(REGI
 # %% ../nbs/assessing/20_assessment.ipynb #49
 def predict_bone_age(
     assessor:Assessor,
-    sex:str|None,                 # "M", "F" or None
-    image:np.ndarray,             # (H, W) float32
-    mask:np.ndarray,              # bool (H, W)
-    contrast:Contrast,
-    frame_from_image:np.ndarray,  # 3×3
+    sex:str|None,  # "M", "F" or None
+    radiograph:RegisteredRadiograph,
 ) -> AgePrediction:
     "The vote of the models that are for such a child, its interval, and what each region says"
     key = sex if sex in assessor.rules else "none"
     rule = assessor.rules.get(key)
     if rule is None: return AgePrediction(NO_PREDICTION.months, NO_PREDICTION.interval, NO_PREDICTION.regions, ("There are no bone-age weights for this radiograph: mask, key points and frame are all that can be told.",))
-    outputs = predict_with_members(assessor, rule.members, None if key == "none" else key, image, mask, contrast, frame_from_image)
+    outputs = predict_with_members(assessor, rule.members, None if key == "none" else key, radiograph)
     months = float(np.clip(ensemble_mean([[output.months] for output in outputs], rule)[0], 0, MONTHS))
     with_spread = all(output.distribution is not None for output in outputs)
     if rule.half_width_in_sd and not with_spread: raise WeightsError(f"{assessor.folder / 'ensembles.json'}: the interval counts in spreads, but not every voter has a distribution.")
@@ -335,7 +339,8 @@ def assess_image(
         else:
             plausible = registration_confidence(points, mask)
             warnings += registration_warnings(plausible, detection.agreement) + cut_warnings(mask, frame)
-            verdict, confidence = predict_bone_age(assessor, sex, image, mask, contrast, frame), plausible * found.quality
+            radiograph = RegisteredRadiograph(image, mask, contrast, frame)
+            verdict, confidence = predict_bone_age(assessor, sex, radiograph), plausible * found.quality
     places = dict(zip(KEY_POINTS, map(tuple, points.tolist())))
     return Assessment(verdict.months, verdict.interval, dict(verdict.regions), mask, places, frame, mirrored, [*warnings, *verdict.warnings], confidence, verdict.distribution)
 

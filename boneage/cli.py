@@ -186,8 +186,8 @@ def assess(
       boneage assess radiographs/ --sexes sexes.csv --csv ages.csv --save-figure figures
       boneage assess hand.dcm --json
 
-    Without a sex, the DICOM header's own entry counts. Where there is none, only the predictions for both sexes
-    are used, which are less exact. A file that cannot be read is named on standard error, the others are
+    Without a sex, the DICOM header's own entry counts. Where there is none, only the predictions for both
+    sexes are used, which are less exact. A file that cannot be read is named on standard error, the others are
     assessed, and the exit code is 1.
     """
     sexes, sex = _read_sex_table(options), options.sex and options.sex.value
@@ -197,7 +197,7 @@ def assess(
         try: write_records(options.csv_file, records)
         except OSError as error:
             sentence = f"{options.csv_file} can't be written: {error.strerror}."
-            fail(error if isinstance(error, ValueError) else sentence, 1)  # a WriteError is a sentence
+            fail(error if isinstance(error, ValueError) else sentence, 1)
     raise typer.Exit(1 if problems else 0)
 
 # %% ../nbs/assessing/28_cli.ipynb #31

@@ -17,7 +17,7 @@ from torch import nn
 from .assessment import Assessor, load_assessor
 from .ensembles import write_ensemble_rules
 from .files import publish
-from .inference import OnnxNetwork, WeightsError, output_type, run_network
+from .inference import NetworkInput, OnnxNetwork, WeightsError, output_type, run_network
 
 # %% ../nbs/assessing/21_export.ipynb #06
 class _Outputs(nn.Module):
@@ -34,7 +34,7 @@ def input_shape(
     config:dict,  # of a network
 ) -> tuple:       # (c, h, w)
     "What a network is shown"
-    shape = tuple(config.get("network_input", {}).get("shape") or config.get("shape") or (130, 100))
+    shape = tuple(NetworkInput.from_config(config).shape or config.get("shape") or (130, 100))
     return config.get("inputs", 2 if config.get("network") == "HeatMapNetwork" else 1), *shape
 
 # %% ../nbs/assessing/21_export.ipynb #08

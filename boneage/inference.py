@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['MONTHS', 'SEX_OUTPUTS', 'FORMAT', 'LARGEST', 'CONFIG_CHECKS', 'RENAMED', 'OUTPUT_TYPES', 'scaled_from_months',
-           'months_from_scaled', 'WeightsError', 'current_names', 'read_config', 'output_type', 'OnnxNetwork',
-           'run_network', 'allowed_cores', 'one_thread_each']
+           'months_from_scaled', 'WeightsError', 'current_names', 'read_config', 'NetworkInput', 'output_type',
+           'OnnxNetwork', 'run_network', 'allowed_cores', 'one_thread_each']
 
 # %% ../nbs/assessing/03_inference.ipynb #03
 import json
 import os
 import sys
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,44 @@ def read_config(
         for value in (values[name] for values in (config, shown) if name in values):
             if not is_right(value): raise WeightsError(f"{path}: {name} must be {expected}, not {truncate_text(repr(value))}.")
     return config
+
+# %% ../nbs/assessing/03_inference.ipynb #13b
+def _as_tuples(value): return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
+def _as_lists(value): return [*map(_as_lists, value)] if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    "What a network is given of a radiograph; fields that it has no use for are None"
+    kind: str|None = None      # "original", "normalised" or "registered"; `input` in config.json
+    region: str|None = None    # "hand", "carpals" or "metacarpals"
+    scale: float|None = None   # pixels of the input to one of the frame
+    margin: float|None = None  # share of the region added on each side, for test-time augmentation
+    tta: tuple|None = None     # test-time augmentation: degrees and zoom of each pose
+    shape: tuple|None = None   # height and width
+    size: int|None = None      # side of the square crop in which key points are searched
+    passes: int|None = None    # of segmentation or of the key-point search
+
+    @classmethod
+    def from_config(
+        cls,
+        config:dict,  # of a network, as `read_config` returns it
+        **defaults,   # values of the fields that the configuration leaves out
+    ) -> "NetworkInput":
+        "What a configuration says under `network_input`"
+        written = config.get("network_input", {})
+        found = {name: written[key] for name, key in cls._keys() if key in written}
+        return cls(**{name: _as_tuples(value) for name, value in (defaults | found).items()})
+
+    def to_config(self) -> dict:  # what `from_config` reads
+        "The fields that are set, under the keys of config.json"
+        values = {key: getattr(self, name) for name, key in self._keys()}
+        return {key: _as_lists(value) for key, value in values.items() if value is not None}
+
+    @classmethod
+    def _keys(cls):
+        "Names of the fields, each with its key in config.json"
+        return [(field.name, "input" if field.name == "kind" else field.name) for field in fields(cls)]
 
 # %% ../nbs/assessing/03_inference.ipynb #15
 OUTPUT_TYPES = {"UNet": "mask", "KeyPointNetwork": "points", "HeatMapNetwork": "points", "EfficientNetBoneAge": "each"}  # a BoneAgeNetwork speaks as its head says

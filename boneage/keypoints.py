@@ -15,7 +15,7 @@ import numpy as np
 
 from .contrast import Contrast
 from .geometry import fit_circle, invert, letterbox, rotation, scaling, transform, translation, warp
-from .inference import run_network
+from .inference import NetworkInput, run_network
 from boneage.registration import (
     FRAME_SHAPE,
     KEY_POINTS,
@@ -145,14 +145,15 @@ def detect_key_points(
     mask:np.ndarray,     # bool (H, W); `ValueError` when it is empty
     contrast:Contrast,
     network,             # a KeyPointNetwork or a HeatMapNetwork
-    config:dict,         # its configuration; config["network_input"] or, in the paper's network, config["shape"] has its input's shape
+    config:dict,         # its configuration; "shape" is its input's shape where its network input has none
     passes:int|None = None, # in each search of the paper's network; None: as the configuration says, or 3
 ) -> KeyPointDetection:
     "Find middle tip, capitate and thumb tip on a plate"
     network.eval()
-    asked = {"shape": config.get("shape", (130, 100)), "size": 256, "passes": 3} | config.get("network_input", {})
-    size, shape = asked["size"], tuple(asked["shape"])
-    windows = [WIDE_WINDOW, FRAME_WINDOW] if config.get("network") == "HeatMapNetwork" else [None]*((passes or asked["passes"]) - 1)
+    network_input = NetworkInput.from_config(config, shape=config.get("shape", (130, 100)), size=256, passes=3)
+    size, shape = network_input.size, network_input.shape
+    if config.get("network") == "HeatMapNetwork": windows = [WIDE_WINDOW, FRAME_WINDOW]
+    else: windows = [None]*((passes or network_input.passes) - 1)
     crop, crop_from_image = key_point_crop(image, mask, contrast, size, config.get("inputs", 1))
     hand = warp(mask, crop_from_image, (size, size))
     searches = []

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['LITE0', 'SCALE_SUFFIX', 'uint8_to_float', 'vgg_block', 'count_parameters', 'UNet', 'KeyPointNetwork', 'soft_argmax',
-           'HeatMapNetwork', 'BoneAgeNetwork', 'EfficientNetBoneAge', 'fold_batch_norm', 'build_network',
-           'quantise_weights', 'save_network', 'load_network']
+           'HeatMapNetwork', 'BoneAgeArchitecture', 'BoneAgeNetwork', 'EfficientNetBoneAge', 'fold_batch_norm',
+           'build_network', 'quantise_weights', 'save_network', 'load_network']
 
 # %% ../nbs/assessing/04_networks.ipynb #03
 import json
 import math
+from dataclasses import dataclass
 from inspect import signature
 from numbers import Integral, Real
 from pathlib import Path
@@ -156,34 +157,45 @@ class HeatMapNetwork(nn.Module):
 
     def forward(self, x): return soft_argmax(self.heat_maps(x).exp())
 
+# %% ../nbs/assessing/04_networks.ipynb #25a
+@dataclass(frozen=True)
+class BoneAgeArchitecture:
+    "Layers of a BoneAgeNetwork, under the keys of its config.json"
+    shape: tuple = (125, 94)                 # height and width of its input
+    widths: tuple = (8, 16, 24, 32, 48, 64)  # channels of the blocks
+    pools: tuple = (2, 2, 2, 2, 2, 2)        # by how much each block shrinks the image
+    hidden: tuple = (128, 128)               # fully connected layers before the last one
+    head: str = "regression"                 # or "classification": expectation of a softmax over 240 months
+    kernels: tuple = (3, 1)                  # convolutions of a block
+    pooling: str = "flatten"                 # or "average": input of the fully connected layers
+    dropout: float = 0.1                     # before each hidden fully connected layer
+    norm_between: bool = False               # batch normalisation after a block's first ELU too
+
 # %% ../nbs/assessing/04_networks.ipynb #26
 class BoneAgeNetwork(nn.Module):
     "VGG-style network with a regression or classification head: (n, 1, h, w) → (n,) bone age scaled to [−1, 1]"
     def __init__(
         self,
-        shape=(125, 94),                 # height and width of its input
-        widths=(8, 16, 24, 32, 48, 64),  # channels of the blocks
-        pools=(2, 2, 2, 2, 2, 2),        # by how much each block shrinks the image
-        hidden=(128, 128),               # fully connected layers before the last one
-        head:str="regression",           # or "classification": softmax over 240 months, then the expectation
-        kernels=(3, 1),                  # convolutions of a block
-        pooling:str="flatten",           # or "average": what the fully connected layers see
-        dropout:float=0.1,               # before each hidden fully connected layer
-        norm_between:bool=False,         # batch normalisation after a block's first ELU too
+        architecture:BoneAgeArchitecture|None = None,  # None: the default one
     ):
         super().__init__()
-        _check_choice("head", head, ("regression", "classification"))
-        _check_choice("pooling", pooling, ("flatten", "average"))
-        (height, width), layers = shape, []
-        for a, b, pool in zip([1, *widths], widths, pools):
-            layers.append(vgg_block(a, b, kernels, nn.MaxPool2d(3, pool, padding=1), norm_between))
+        architecture = architecture or BoneAgeArchitecture()
+        _check_choice("head", architecture.head, ("regression", "classification"))
+        _check_choice("pooling", architecture.pooling, ("flatten", "average"))
+        (height, width), widths, layers = architecture.shape, architecture.widths, []
+        for a, b, pool in zip([1, *widths], widths, architecture.pools):
+            shrink = nn.MaxPool2d(3, pool, padding=1)
+            layers.append(vgg_block(a, b, architecture.kernels, shrink, architecture.norm_between))
             height, width = math.ceil(height / pool), math.ceil(width / pool)
-        layers += [nn.Flatten()] if pooling == "flatten" else [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        flat = architecture.pooling == "flatten"
+        layers += [nn.Flatten()] if flat else [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         self.features = nn.Sequential(*layers)
-        sizes = [widths[-1] * (height * width if pooling == "flatten" else 1), *hidden]
-        layers = [[nn.Dropout(dropout), nn.Linear(a, b), nn.ELU(inplace=True)] for a, b in zip(sizes, sizes[1:])]
-        self.head = head
-        self.fully_connected = nn.Sequential(*sum(layers, []), nn.Linear(sizes[-1], 1 if head == "regression" else MONTHS))
+        sizes = [widths[-1] * (height * width if flat else 1), *architecture.hidden]
+        layers = [[nn.Dropout(architecture.dropout), nn.Linear(a, b), nn.ELU(inplace=True)]
+                  for a, b in zip(sizes, sizes[1:])]
+        self.head = architecture.head
+        outputs = 1 if self.head == "regression" else MONTHS
+        self.fully_connected = nn.Sequential(*sum(layers, []), nn.Linear(sizes[-1], outputs))
 
     def distribution(
         self,
@@ -301,11 +313,14 @@ def build_network(
     if not isinstance(config.get("network"), str) or config["network"] not in networks:
         raise WeightsError(f"Unknown network {truncate_text(repr(config.get('network')))}: expected one of {', '.join(networks)}.")
     arguments = {k: v for k, v in config.items() if k not in ("network", "network_input", "card", "format")}
-    network, known = networks[config["network"]], signature(networks[config["network"]]).parameters
+    network = networks[config["network"]]
+    described = BoneAgeArchitecture if network is BoneAgeNetwork else network
+    known = signature(described).parameters
     try:
         for name in arguments.keys() & known.keys():
             if not _is_like(arguments[name], known[name].default): raise ValueError(f"{name} must be like {known[name].default}, and no number above {LARGEST}")
-        return network(**arguments)
+        made = described(**arguments)
+        return BoneAgeNetwork(made) if network is BoneAgeNetwork else made
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
         raise WeightsError(f"Cannot build {config['network']} from {truncate_text(arguments)}: {truncate_text(error)}.") from error
 

@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['KEY_POINTS', 'FRAME_SHAPE', 'FRAME_TIP', 'FRAME_CAPITATE', 'REGIONS', 'PLAUSIBLE_RANGES', 'frame_from_key_points',
-           'Region', 'region_matrix', 'region_image', 'masked_crop', 'registration_measures', 'registration_confidence']
+           'Region', 'region_matrix', 'RegisteredRadiograph', 'region_image', 'masked_crop', 'registration_measures',
+           'registration_confidence']
 
 # %% ../nbs/assessing/12_registration.ipynb #02
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from .contrast import Contrast, normalise
-from .geometry import fit_similarity, scaling, transform, translation, warp
+from .geometry import fit_similarity, letterbox, scaling, transform, translation, warp
 
 # %% ../nbs/assessing/12_registration.ipynb #05
 KEY_POINTS = ("middle_tip", "capitate", "thumb_tip")  # the order of key points everywhere
@@ -65,19 +67,36 @@ def region_matrix(
     centre = transform([box.left + (box.width - 1)/2, box.top + (box.height - 1)/2], scaling(scale))
     return translation((width - 1)/2 - centre[0], (height - 1)/2 - centre[1]) @ scaling(scale), (height, width)
 
+# %% ../nbs/assessing/12_registration.ipynb #23a
+@dataclass(frozen=True)
+class RegisteredRadiograph:
+    "A radiograph with what is needed to cut regions from it"
+    image: np.ndarray             # (H, W) float in [0, 1], the radiograph's own pixels
+    mask: np.ndarray|None         # bool (H, W): what is not hand becomes black; None: everything is kept
+    contrast: Contrast|None       # polarity and window; None: greys stay as they are
+    frame_from_image: np.ndarray  # 3×3
+
+    def preprocessed(
+        self,
+        kind:str,  # "original", "normalised" or "registered"
+    ) -> "RegisteredRadiograph":
+        "One of the paper's inputs: registered; normalised, not registered; original, also without mask and contrast"
+        if kind == "registered": return self
+        whole = letterbox(self.image.shape, FRAME_SHAPE)
+        if kind == "original": return RegisteredRadiograph(self.image, None, None, whole)
+        return replace(self, frame_from_image=whole)
+
 # %% ../nbs/assessing/12_registration.ipynb #24
 def region_image(
-    image:np.ndarray,               # (H, W) float in [0, 1], the plate's own pixels
-    frame_from_image:np.ndarray,    # 3×3
-    region:str,                     # "hand", "carpals" or "metacarpals"
-    scale:float,                    # pixels of the region's image to one of the frame
-    margin:float = 0.0,             # share of the box added on each side
-    mask:np.ndarray|None = None,    # bool (H, W): what is not hand becomes black; None: everything is kept
-    contrast:Contrast|None = None,  # polarity and window; None: greys stay as they are
-) -> np.ndarray:                    # uint8 (h, w)
-    "A region of a plate as a network sees it, interpolated once from the plate's own pixels"
+    radiograph:RegisteredRadiograph,
+    region:str,           # "hand", "carpals" or "metacarpals"
+    scale:float,          # pixels of the region's image to one of the frame
+    margin:float = 0.0,   # share of the box added on each side
+) -> np.ndarray:          # uint8 (h, w)
+    "A region of a radiograph as a network is given it, interpolated once from the radiograph's own pixels"
     region_from_frame, shape = region_matrix(region, scale, margin)
-    return masked_crop(image, region_from_frame @ frame_from_image, shape, mask, contrast)
+    region_from_image = region_from_frame @ radiograph.frame_from_image
+    return masked_crop(radiograph.image, region_from_image, shape, radiograph.mask, radiograph.contrast)
 
 # %% ../nbs/assessing/12_registration.ipynb #25
 def masked_crop(

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from .geometry import invert, letterbox, transform, translation, warp
-from .inference import run_network
+from .inference import NetworkInput, run_network
 
 # %% ../nbs/assessing/10_segmentation.ipynb #06a
 STRETCHED = (1, 99) # percentiles of the greys seen that become black and white
@@ -205,14 +205,14 @@ class Segmentation:
 def segment(
     image:np.ndarray,     # (H, W) float in [0, 1]
     network,              # a UNet
-    config:dict,          # its configuration; config["network_input"] has the (h, w) of its input, "shape", and "looks": 1 at the whole plate, or 2, then also at the hand and at its mirror image
+    config:dict,          # its configuration, with the shape and the passes of its input
     threshold:float = 0.5,
 ) -> Segmentation:
     "Find the hand on a plate"
-    crop = {"shape": (160, 128), "passes": 1} | config.get("network_input", {})
-    pose, passes, done, agreement = None, crop["passes"], 0, 1.0
+    network_input = NetworkInput.from_config(config, shape=(160, 128), passes=1)
+    pose, passes, done, agreement = None, network_input.passes, 0, 1.0
     while True:
-        seen, pose = segmentation_input(image, tuple(crop["shape"]), pose)
+        seen, pose = segmentation_input(image, network_input.shape, pose)
         done += 1
         probability = mask_probability(seen[None], network)[0]
         hand = largest_component(above := probability > threshold)

@@ -1,4 +1,4 @@
-"What other programs write and read: annotations against the COCO format's own library, and the project's labels"
+"Annotations compared with the COCO format's own library, and the project's labels"
 import json
 
 import numpy as np
@@ -25,7 +25,8 @@ def mask(request):
     y, x = np.mgrid[:67, :53]
     disc = np.hypot(x - 26, y - 30) < 20
     noise = np.random.default_rng(request.param).random(disc.shape) > 0.6
-    return [disc, disc & ~(np.hypot(x - 26, y - 30) < 6), noise, disc | True, disc & False, (x == 3) & (y == 5)][request.param]
+    ring, pixel = disc & ~(np.hypot(x - 26, y - 30) < 6), (x == 3) & (y == 5)
+    return [disc, ring, noise, disc | True, disc & False, pixel][request.param]
 
 
 def test_packed_runs_match_pycocotools(mask):
@@ -36,20 +37,27 @@ def test_packed_runs_match_pycocotools(mask):
 
 
 def test_pycocotools_reads_written_files(mask):
-    written = to_coco([Annotation("7", mask.shape, mask, np.full((3, 2), np.nan))])["annotations"][0]["segmentation"]
+    annotation = Annotation("7", mask.shape, mask, np.full((3, 2), np.nan))
+    written = to_coco([annotation])["annotations"][0]["segmentation"]
     if isinstance(written, dict): assert (coco_mask.decode(written) == mask).all()
     elif mask.any():
         theirs = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(written, *mask.shape))) > 0
-        assert (theirs & mask).sum() / (theirs | mask).sum() > 0.9  # COCO fills up to the middle of an outline's pixels, we with them
+        # COCO fills up to the middle of an outline's pixels; this library includes them
+        assert (theirs & mask).sum() / (theirs | mask).sum() > 0.9
 
 
-def test_a_large_file_survives(tmp_path):
-    "Bit by bit the same, through a file, for a hundred masks and points of which some are missing"
+def test_a_large_file_round_trips(tmp_path):
+    "A hundred masks, and points of which some are missing, are identical after writing and reading"
     random = np.random.default_rng(0)
-    notes = [Annotation(str(i), (40, 30), random.random((40, 30)) > 0.5, np.where(random.random((3, 1)) < 0.3, np.nan, random.random((3, 2))*30)) for i in range(100)]
-    (tmp_path/"coco.json").write_text(json.dumps(to_coco(notes)))
-    for there, back in zip(notes, read_annotations(tmp_path/"coco.json"), strict=True):
-        assert (there.mask == back.mask).all() and np.array_equal(there.points, back.points, equal_nan=True) and there.id == back.id
+
+    def points():
+        missing = random.random((3, 1)) < 0.3
+        return np.where(missing, np.nan, random.random((3, 2))*30)
+    annotations = [Annotation(str(i), (40, 30), random.random((40, 30)) > 0.5, points()) for i in range(100)]
+    (tmp_path/"coco.json").write_text(json.dumps(to_coco(annotations)))
+    for before, after in zip(annotations, read_annotations(tmp_path/"coco.json"), strict=True):
+        assert before.id == after.id and (before.mask == after.mask).all()
+        assert np.array_equal(before.points, after.points, equal_nan=True)
 
 
 def test_shipped_labels_are_complete():
@@ -62,6 +70,6 @@ def test_shipped_labels_are_complete():
 
 def test_shipped_labels_state_their_terms():
     from importlib.resources import files
-    content = json.loads((files("boneage")/"data"/"read_rsna_labels.json").read_text())
+    content = json.loads((files("boneage")/"data"/"rsna_labels.json").read_text())
     assert content["licenses"][0]["name"] == "CC BY-NC 4.0" and "Halabi" in content["licenses"][0]["note"]
     assert from_coco(content)

@@ -16,7 +16,14 @@ from boneage.ensembles import EnsembleRule, EnsembleRuleError
 from boneage.geometry import compose, is_mirrored, mirror, rotation, scaling, transform, translation, warp
 from boneage.networks import WeightsError, save_network
 from boneage.radiographs import RadiographError, write_radiograph
-from boneage.registration import FRAME_CAPITATE, FRAME_TIP, KEY_POINTS, frame_from_key_points, region_image
+from boneage.registration import (
+    FRAME_CAPITATE,
+    FRAME_TIP,
+    KEY_POINTS,
+    RegisteredRadiograph,
+    frame_from_key_points,
+    region_image,
+)
 from boneage.synthetic.phantoms import make_phantom
 
 
@@ -93,8 +100,13 @@ def test_regions_do_not_depend_on_pose_or_exposure():
     moved = warp(image, journey, (900, 900))
     mask = warp(phantom.mask, journey, (900, 900))
     dull = 0.8 - 0.3*moved
-    expected = region_image(image, frame_from_key_points(phantom.key_points)[0], "hand", 0.06, mask=phantom.mask, contrast=measure_contrast(image, phantom.mask))
-    found = region_image(dull, frame_from_key_points(transform(phantom.key_points, journey))[0], "hand", 0.06, mask=mask, contrast=measure_contrast(dull, mask))
+    points = phantom.key_points
+    frame = frame_from_key_points(points)[0]
+    own = RegisteredRadiograph(image, phantom.mask, measure_contrast(image, phantom.mask), frame)
+    moved_frame = frame_from_key_points(transform(points, journey))[0]
+    expected = region_image(own, "hand", 0.06)
+    other = RegisteredRadiograph(dull, mask, measure_contrast(dull, mask), moved_frame)
+    found = region_image(other, "hand", 0.06)
     assert measure_contrast(dull, mask).inverted
     assert np.abs(found.astype(float) - expected).mean() < 4
 

@@ -1,4 +1,4 @@
-"Every dialect of label table, every layout of folder, every bad row: what no single notebook can check"
+"Label tables of every dialect, folders of every layout, and every kind of bad row"
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,8 @@ TABLES = {  # dialect: header and a male of 120 months, a female of 66
     "RSNA validation": "Image ID,male,Bone Age (months)\n{a},TRUE,120.0\n{b},FALSE,66.0\n",
     "RSNA test": "Case ID,Sex,Ground truth bone age (months)\n{a},M,120\n{b},F,66.0\n",
     "plain": "id,sex,bone_age\n{a},male,120\n{b},f,66\n",
-    "Digital Hand Atlas": "id,race,gender,chrono_age,reading1,reading2\n{a},ASI,M,9.7,9.5,10.5\n{b},CAU,F,6.1,5.5,5.5\n",
+    "Digital Hand Atlas": ("id,race,gender,chrono_age,reading1,reading2\n"
+                           "{a},ASI,M,9.7,9.5,10.5\n{b},CAU,F,6.1,5.5,5.5\n"),
     "Kaggle test": "Case ID,Sex\n{a},M\n{b},F\n",
 }
 
@@ -42,7 +43,8 @@ def images(folder, ids, suffix=".png"):
 
 def training_table(ids, seed=0):
     random = np.random.default_rng(seed)
-    return "id,boneage,male\n" + "".join(f"{i},{random.integers(1, 229)},{bool(random.random() < .54)}\n" for i in ids)
+    rows = (f"{i},{random.integers(1, 229)},{bool(random.random() < .54)}\n" for i in ids)
+    return "id,boneage,male\n" + "".join(rows)
 
 
 # ------------------------------------------------------------------ tables
@@ -52,23 +54,37 @@ def test_dialects(tmp_path, dialect):
     path = write(tmp_path/"labels.csv", TABLES[dialect].format(a=4360, b=4361))
     assert find_dialect(path.read_text().splitlines()[0].split(",")).name == dialect
     labels = read_labels(path)
-    assert labels.id.tolist() == ["4360", "4361"] and labels.sex.tolist() == ["M", "F"] and labels.index.tolist() == [2, 3]
+    assert labels.id.tolist() == ["4360", "4361"] and labels.sex.tolist() == ["M", "F"]
+    assert labels.index.tolist() == [2, 3]
     assert labels.bone_age.isna().all() if dialect == "Kaggle test" else labels.bone_age.tolist() == [120, 66]
     assert labels.bone_age.dtype == float
+
+
+def add_remarks(text):
+    "A further column, with a letter that latin-1 and UTF-8 encode differently"
+    return (text.replace("\n", ",remark\n", 1).replace("True\n", "True,né\n").replace("False\n", "False,\n"))
+
+
+def change_capitals(text):
+    return text.replace("id,boneage,male", "ID,BoneAge,Male").replace("True", "TRUE")
+
+
+def change_cells(text, change):
+    return "\n".join(",".join(change(line.split(","))) for line in text.splitlines())
 
 
 SPELLINGS = {
     "byte-order mark": lambda text: ("\ufeff" + text, "utf-8"),
     "utf-16": lambda text: (text, "utf-16"),
-    "latin-1": lambda text: (text.replace("\n", ",remark\n", 1).replace("True\n", "True,né\n").replace("False\n", "False,\n"), "latin-1"),
+    "latin-1": lambda text: (add_remarks(text), "latin-1"),
     "semicolons": lambda text: (text.replace(",", ";"), "utf-8"),
     "tabs": lambda text: (text.replace(",", "\t"), "utf-8"),
     "windows line ends": lambda text: (text.replace("\n", "\r\n"), "utf-8"),
     "no last line end": lambda text: (text.rstrip("\n"), "utf-8"),
     "spaces": lambda text: (text.replace(",", " , ").replace("\n", "  \n"), "utf-8"),
-    "quotes": lambda text: ("\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in text.splitlines()), "utf-8"),
-    "capitals": lambda text: (text.replace("id,boneage,male", "ID,BoneAge,Male").replace("True", "TRUE"), "utf-8"),
-    "another order": lambda text: ("\n".join(",".join(reversed(line.split(","))) for line in text.splitlines()), "utf-8"),
+    "quotes": lambda text: (change_cells(text, lambda cells: [f'"{cell}"' for cell in cells]), "utf-8"),
+    "capitals": lambda text: (change_capitals(text), "utf-8"),
+    "another order": lambda text: (change_cells(text, reversed), "utf-8"),
     "more columns": lambda text: (text.replace("\n", ",,\n"), "utf-8"),
 }
 
@@ -80,13 +96,16 @@ def test_spellings(tmp_path, spelling):
 
 
 def test_decimal_commas(tmp_path):
-    assert read_labels(write(tmp_path/"train.csv", "id;boneage;male\n1377;180,5;False\n")).bone_age.tolist() == [180.5]
+    path = write(tmp_path/"train.csv", "id;boneage;male\n1377;180,5;False\n")
+    assert read_labels(path).bone_age.tolist() == [180.5]
 
 
 def test_ids_in_all_spellings(tmp_path):
-    labels = read_labels(write(tmp_path/"train.csv", "id,boneage,male\n1377.0,1,True\n01378,2,True\n1379.png,3,True\nhand-a,4,True\n"))
+    rows = "1377.0,1,True\n01378,2,True\n1379.png,3,True\nhand-a,4,True\n"
+    labels = read_labels(write(tmp_path/"train.csv", "id,boneage,male\n" + rows))
     assert labels.id.tolist() == ["1377", "1378", "1379", "hand-a"]
-    for text in ("7", "07", "7.0", "7.PNG", " 7 "): assert canonical_id(canonical_id(text)) == canonical_id(text) == "7"
+    for text in ("7", "07", "7.0", "7.PNG", " 7 "):
+        assert canonical_id(canonical_id(text)) == canonical_id(text) == "7"
 
 
 BAD = {  # a cell pattern → the end of its sentence
@@ -113,8 +132,8 @@ def test_bad_rows(tmp_path, row):
     problems = []
     assert read_labels(path, problems).id.tolist() == ["1377", "1399"]
     assert len(problems) == 1 and problems[0].startswith(f"{path}, row 4: ") and problems[0].endswith(".")
-    said = problems[0].split("row 4: ")[1].rstrip(".")
-    assert sorted(said.split(" and ")) == sorted(BAD[row].split(" and "))
+    reasons = problems[0].split("row 4: ")[1].rstrip(".")
+    assert sorted(reasons.split(" and ")) == sorted(BAD[row].split(" and "))
     with pytest.raises(CohortError) as error: read_labels(path)
     assert str(error.value) == problems[0]
 
@@ -134,19 +153,31 @@ def test_all_invalid_rows_are_reported_together(tmp_path):
 
 
 @pytest.mark.parametrize("header,sentence", [
-    ("id,boneage", "has no column male"), ("id,male", "has no column boneage"), ("boneage,male", "has no column id"),
-    ("Image ID,male", "has no column"), ("id,gender,reading1", "has no column reading2"), ("a,b,c", "is no label table: its columns are a, b, c"),
-    ("id,sex,Sex,bone_age,id", "has two columns called id")])
+    ("id,boneage", "has no column male"),
+    ("id,male", "has no column boneage"),
+    ("boneage,male", "has no column id"),
+    ("Image ID,male", "has no column"),
+    ("id,gender,reading1", "has no column reading2"),
+    ("a,b,c", "is not a label table: its columns are a, b, c"),
+    ("id,sex,Sex,bone_age,id", "has two columns called id"),
+])
 def test_missing_columns(tmp_path, header, sentence):
     path = write(tmp_path/"train.csv", header + "\n1,2,3\n")
     for problems in (None, []):
         with pytest.raises(CohortError, match=f"train.csv {sentence}"): read_labels(path, problems)
 
 
-def test_files_that_are_no_tables(tmp_path):
-    cases = {"absent.csv": "can't be read", "empty.csv": "is empty", "blank.csv": "is empty", "picture.csv": "is not a text file", "ages.xlsx": "is a workbook: save it as CSV"}
-    for name, data in {"empty.csv": b"", "blank.csv": b" \n\n", "picture.csv": b"\x89PNG\r\n\x1a\n\0\0\0\r", "ages.xlsx": b"PK\3\4"}.items(): (tmp_path/name).write_bytes(data)
-    for name, sentence in cases.items():
+def test_files_that_are_not_tables(tmp_path):
+    contents = {
+        "empty.csv": b"", "blank.csv": b" \n\n",
+        "image.csv": b"\x89PNG\r\n\x1a\n\0\0\0\r", "ages.xlsx": b"PK\3\4",
+    }
+    for name, data in contents.items(): (tmp_path/name).write_bytes(data)
+    sentences = {
+        "absent.csv": "can't be read", "empty.csv": "is empty", "blank.csv": "is empty",
+        "image.csv": "is not a text file", "ages.xlsx": "is a workbook: save it as CSV",
+    }
+    for name, sentence in sentences.items():
         with pytest.raises(CohortError, match=f"{name} {sentence}"): read_labels(tmp_path/name)
     with pytest.raises(CohortError, match="can't be read"): read_labels(tmp_path)
 
@@ -160,7 +191,7 @@ CASES = "Case ID,Sex\n" + "".join(f"{i},F\n" for i in TEST)
 
 
 def rsna(folder):
-    "The challenge's data as RSNA ships them, the test's workbook saved as CSV"
+    "The challenge's data in RSNA's layout, with the workbook of the test set saved as CSV"
     images(folder/"boneage-training-dataset", TRAIN)
     write(folder/"train.csv", training_table(TRAIN))
     images(folder/"Bone Age Validation Set"/"boneage-validation-dataset-1", VALIDATION[:6])
@@ -171,7 +202,7 @@ def rsna(folder):
 
 
 def kaggle(folder):
-    "The same as Kaggle re-packed them, with what macOS leaves behind"
+    "The same data in Kaggle's layout, with the files that macOS adds to archives"
     images(folder/"boneage-training-dataset"/"boneage-training-dataset", TRAIN)
     write(folder/"boneage-training-dataset.csv", training_table(TRAIN))
     images(folder/"boneage-test-dataset"/"boneage-test-dataset", TEST)
@@ -180,7 +211,7 @@ def kaggle(folder):
 
 
 def with_copies(folder):
-    "A training set with other pictures of the same ids and tables of other things beside it"
+    "A training set beside other images of the same ids and other tables"
     images(folder/"boneage-training-dataset", TRAIN, ".jpg")
     write(folder/"boneage-training-dataset.csv", training_table(TRAIN))
     images(folder/"originals", TRAIN[:5])
@@ -201,16 +232,21 @@ def plain(folder):
 def test_rsna_layout(tmp_path):
     rsna(tmp_path)
     cohort = load_cohort(tmp_path)
-    assert cohort.split.value_counts().to_dict() == {"validation": 10, "test": 6} and cohort.split.isna().sum() == 40
-    assert list(cohort) == list(COHORT_SCHEMA.columns) and cohort.id.is_unique and cohort.bone_age.notna().all()
+    assert cohort.split.value_counts().to_dict() == {"validation": 10, "test": 6}
+    assert cohort.split.isna().sum() == 40
+    assert list(cohort) == list(COHORT_SCHEMA.columns)
+    assert cohort.id.is_unique and cohort.bone_age.notna().all()
     for row in cohort.itertuples(): assert row.path.endswith(f"{row.id}.png")
-    assert all("training" in path for path in cohort.path[cohort.split.isna()]) and all("test" in path for path in cohort.path[cohort.split == "test"])
+    assert all("training" in path for path in cohort.path[cohort.split.isna()])
+    assert all("test" in path for path in cohort.path[cohort.split == "test"])
 
 
 def test_rsna_layout_with_its_workbook(tmp_path):
     rsna(tmp_path)
     (tmp_path/"Bone age ground truth.csv").rename(tmp_path/"Bone age ground truth.xlsx")
-    with pytest.raises(CohortError, match="6 test radiographs without a label table.*Bone age ground truth.xlsx can't be read: save it as CSV"): load_cohort(tmp_path)
+    sentence = ("6 test radiographs without a label table.*"
+                "Bone age ground truth.xlsx can't be read: save it as CSV")
+    with pytest.raises(CohortError, match=sentence): load_cohort(tmp_path)
     problems = []
     assert len(load_cohort(tmp_path, problems=problems)) == 50 and len(problems) == 1
 
@@ -220,7 +256,7 @@ def test_kaggle_layout(tmp_path):
     cohort = load_cohort(tmp_path)
     test = cohort[cohort.split == "test"]
     assert len(cohort) == 46 and test.bone_age.isna().all() and test.sex.tolist() == ["F"]*6
-    write(tmp_path/"Bone age ground truth.csv", TRUTH)  # a table with ages wins
+    write(tmp_path/"Bone age ground truth.csv", TRUTH)  # a table with ages takes precedence
     cohort = load_cohort(tmp_path)
     assert cohort.bone_age.notna().all() and set(cohort.sex[cohort.split == "test"]) == {"M"}
 
@@ -229,7 +265,8 @@ def test_kaggle_layout(tmp_path):
 def test_copies_and_other_tables_are_ignored(tmp_path, depth):
     with_copies(tmp_path/depth)
     cohort = load_cohort(tmp_path)
-    assert len(cohort) == 40 and set(pd.Series(cohort.path).str.rsplit("/", n=2).str[-2]) == {"boneage-training-dataset"}
+    assert len(cohort) == 40
+    assert set(cohort.path.str.rsplit("/", n=2).str[-2]) == {"boneage-training-dataset"}
 
 
 def test_plain_folder(tmp_path):
@@ -240,7 +277,7 @@ def test_plain_folder(tmp_path):
 
 
 def test_a_folder_named_for_a_set_is_an_ordinary_folder(tmp_path):
-    "Only names below the given folder speak"
+    "Only names below the given folder count"
     images(tmp_path/"test"/"radiographs", TRAIN)
     write(tmp_path/"test"/"labels.csv", training_table(TRAIN))
     assert load_cohort(tmp_path/"test").split.isna().all()
@@ -255,7 +292,8 @@ def test_ids_and_file_names_may_be_spelt_differently(tmp_path):
 def test_missing_images(tmp_path):
     with_copies(tmp_path)
     (tmp_path/"boneage-training-dataset"/"1379.jpg").unlink()
-    with pytest.raises(CohortError, match="boneage-training-dataset.csv, row 4: there is no image of id 1379"): load_cohort(tmp_path)
+    with pytest.raises(CohortError, match="training-dataset.csv, row 4: there is no image of id 1379"):
+        load_cohort(tmp_path)
     problems = []
     assert len(load_cohort(tmp_path, problems=problems)) == 39 and len(problems) == 1
     for path in (tmp_path/"boneage-training-dataset").iterdir(): path.unlink()
@@ -263,63 +301,70 @@ def test_missing_images(tmp_path):
     for folder in ("originals", "registered-by-the-authors", "other"):
         for path in (tmp_path/folder).iterdir(): path.unlink()
     with pytest.raises(CohortError, match="none of its 40 ids has an image"): load_cohort(tmp_path)
-    with pytest.raises(CohortError, match="holds no radiograph with a label"): load_cohort(tmp_path, problems=[])
+    with pytest.raises(CohortError, match="holds no radiograph with a label"):
+        load_cohort(tmp_path, problems=[])
 
 
 def test_the_table_can_be_named(tmp_path):
     plain(tmp_path)
     write(tmp_path/"corrected.csv", "id,sex,bone_age\n1377,M,100\n1378,F,50\n")
-    with pytest.raises(CohortError, match="holds several label tables.*corrected.csv.*labels.csv; name the one to use"): load_cohort(tmp_path)
+    sentence = "holds several label tables.*corrected.csv.*labels.csv; name the one to use"
+    with pytest.raises(CohortError, match=sentence): load_cohort(tmp_path)
     assert load_cohort(tmp_path, labels="corrected.csv").bone_age.tolist() == [100, 50]
     assert len(load_cohort(tmp_path, labels=tmp_path/"labels.csv")) == 40
-    with pytest.raises(CohortError, match="absent.csv can't be read"): load_cohort(tmp_path, labels="absent.csv")
+    with pytest.raises(CohortError, match="absent.csv can't be read"):
+        load_cohort(tmp_path, labels="absent.csv")
 
 
 def test_an_id_in_two_sets_is_a_problem(tmp_path):
     rsna(tmp_path)
     images(tmp_path/"boneage-test-dataset", [1377])
     write(tmp_path/"Bone age ground truth.csv", TRUTH + "1377,M,50\n")
-    with pytest.raises(CohortError, match="id 1377 stands in several sets"): load_cohort(tmp_path)
+    with pytest.raises(CohortError, match="id 1377 occurs in several sets"): load_cohort(tmp_path)
     cohort = load_cohort(tmp_path, problems=[])
     assert cohort.id.is_unique and len(cohort) == 56
 
 
-def test_nothing_there(tmp_path):
-    with pytest.raises(CohortError, match="is no folder"): load_cohort(tmp_path/"absent")
+def test_missing_and_empty_folders(tmp_path):
+    with pytest.raises(CohortError, match="is not a folder"): load_cohort(tmp_path/"absent")
     with pytest.raises(CohortError, match="holds no label table"): load_cohort(tmp_path)
 
 
 # ------------------------------------------------------------------ subsets and splits
 
-def crowd(n=2000, seed=0):
+def simulate_children(n=2000, seed=0):
     random = np.random.default_rng(seed)
     sex = random.choice(["M", "F"], n, p=[.54, .46])
-    heaps = np.array([12, 24, 36, 60, 82, 94, 106, 120, 132, 144, 156, 162, 180, 192, 216.])
-    return pd.DataFrame({"id": [str(i) for i in range(n)], "sex": sex, "bone_age": np.where(random.random(n) < .85, random.choice(heaps, n), random.integers(1, 229, n))})
+    common = np.array([12, 24, 36, 60, 82, 94, 106, 120, 132, 144, 156, 162, 180, 192, 216.])
+    ages = np.where(random.random(n) < .85, random.choice(common, n), random.integers(1, 229, n))
+    return pd.DataFrame({"id": [str(i) for i in range(n)], "sex": sex, "bone_age": ages})
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("validation,test", [(160, 0), (200, 100), (1, 0), (0, 0)])
 def test_splits(validation, test, seed):
-    cohort = crowd(seed=seed)
+    cohort = simulate_children(seed=seed)
     split = split_cohort(cohort, validation, seed, test)
     counts = split.split.value_counts()
-    assert (counts.get("validation", 0), counts.get("test", 0), counts["train"]) == (validation, test, 2000 - validation - test)
+    expected = {"validation": validation, "test": test, "train": 2000 - validation - test}
+    assert {name: counts.get(name, 0) for name in expected} == expected
     assert split.index.equals(cohort.index) and split.id.equals(cohort.id) and "split" not in cohort
     for name in [name for name, n in counts.items() if n >= 100]:
         part = split[split.split == name]
         assert abs((part.sex == "M").sum() - (cohort.sex == "M").mean()*len(part)) <= 3
         for sex, group in part.groupby("sex"):
-            everybody = cohort.bone_age[cohort.sex == sex]
-            assert abs(group.bone_age.mean() - everybody.mean()) < .12*everybody.std() and abs(group.bone_age.std()/everybody.std() - 1) < .1
+            ages = cohort.bone_age[cohort.sex == sex]
+            assert abs(group.bone_age.mean() - ages.mean()) < .12*ages.std()
+            assert abs(group.bone_age.std()/ages.std() - 1) < .1
 
 
 def test_splits_do_not_depend_on_row_order_or_index():
-    cohort = crowd()
+    cohort = simulate_children()
     reference = split_cohort(cohort, 200, 7, 100).set_index("id").split
     for seed in range(3):
         shuffled = cohort.sample(frac=1, random_state=seed, ignore_index=seed == 1)
-        assert split_cohort(shuffled, 200, 7, 100).set_index("id").split.loc[reference.index].equals(reference)
+        split = split_cohort(shuffled, 200, 7, 100).set_index("id").split
+        assert split.loc[reference.index].equals(reference)
     other = split_cohort(cohort, 200, 8, 100).set_index("id").split
     assert .85 < (other == reference).mean() < .95 or (other != reference).any()
 
@@ -330,27 +375,31 @@ def test_predefined_splits_are_kept(tmp_path):
     split = split_cohort(cohort, 8, 0)
     assert split.split.value_counts().to_dict() == {"train": 32, "validation": 18, "test": 6}
     assert split.split[cohort.split.notna()].tolist() == cohort.split.dropna().tolist()
-    for asked in ((41, 0), (30, 11), (-1, 0)):
-        with pytest.raises(CohortError, match="can't be held out"): split_cohort(cohort, asked[0], 0, test=asked[1])
+    for validation, test in ((41, 0), (30, 11), (-1, 0)):
+        with pytest.raises(CohortError, match="can't be held out"):
+            split_cohort(cohort, validation, 0, test=test)
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 100, 1999, 2000, 5000])
 def test_stratified_samples_have_the_requested_size(n):
-    cohort = crowd()
-    drawn = sample_stratified(cohort, n, seed=0)
-    assert drawn.sum() == min(n, 2000) and drawn.index.equals(cohort.index)
+    cohort = simulate_children()
+    sampled = sample_stratified(cohort, n, seed=0)
+    assert sampled.sum() == min(n, 2000) and sampled.index.equals(cohort.index)
 
 
 def test_limits(tmp_path):
     rsna(tmp_path)
     few = load_cohort(tmp_path, limit=20, seed=3)
-    assert len(few) == 20 and few.equals(load_cohort(tmp_path, limit=20, seed=3)) and not few.equals(load_cohort(tmp_path, limit=20, seed=4))
+    assert len(few) == 20
+    assert few.equals(load_cohort(tmp_path, limit=20, seed=3))
+    assert not few.equals(load_cohort(tmp_path, limit=20, seed=4))
     assert abs(few.split.isna().sum() - 20*40/56) <= 1
 
 
 def test_long_error_lists_are_truncated(tmp_path):
     rows = "".join(f"{i},{'9' * 600},\n" for i in range(30))
-    with pytest.raises(CohortError, match=r"and 2\d more$") as error: read_labels(write(tmp_path/"train.csv", "id,boneage,male\n" + rows))
+    path = write(tmp_path/"train.csv", "id,boneage,male\n" + rows)
+    with pytest.raises(CohortError, match=r"and 2\d more$") as error: read_labels(path)
     assert len(str(error.value)) < 1500 and str(error.value).count("\n") > 1
 
 
@@ -362,10 +411,12 @@ def test_stages_cover_every_age_once():
         stages = development_stage(ages, sex)
         order = [STAGES.index(stage) for stage in stages]
         assert order == sorted(order) and set(order) == set(range(6))
-    assert (np.array([STAGES.index(s) for s in development_stage(ages, "F")]) >= np.array([STAGES.index(s) for s in development_stage(ages, "M")])).all()
+    girls, boys = ([STAGES.index(stage) for stage in development_stage(ages, sex)] for sex in "FM")
+    assert (np.array(girls) >= np.array(boys)).all()
 
 
 def test_stage_bounds_mark_unverified_rows():
     bounds = stage_bounds()
-    assert bounds.unverified.dtype == bool and set(bounds.stage[~bounds.unverified]) == {"infancy", "toddlers"}
+    assert bounds.unverified.dtype == bool
+    assert set(bounds.stage[~bounds.unverified]) == {"infancy", "toddlers"}
     assert development_stage(np.nan, "M") is None and development_stage(10, "F") == "toddlers"

@@ -6,7 +6,7 @@ import pytest
 from boneage.contrast import measure_contrast
 from boneage.datasets.preprocessing import MATRIX_COLUMNS, extract_regions, read_regions, write_regions
 from boneage.radiographs import RadiographError, read_radiograph, write_mask, write_radiograph
-from boneage.registration import region_matrix
+from boneage.registration import RegisteredRadiograph, region_matrix
 from boneage.synthetic.phantoms import make_phantom
 
 WANTED, SCALES = [("registered", "carpals"), ("original", "hand")], dict(carpals=0.05, hand=0.03)
@@ -48,7 +48,8 @@ def test_empty_mask_keeps_the_whole_radiograph(cohort, tmp_path):
     write_regions(radiographs, contrasts, WANTED, SCALES, 0.1, tmp_path/"regions")
     image = read_radiograph(radiographs.path[1])
     pose = np.vstack([radiographs.loc[1, MATRIX_COLUMNS].to_numpy(float).reshape(2, 3), [0, 0, 1]])
-    for (kind, region), whole in zip(WANTED, extract_regions(image, np.ones(image.shape, bool), contrasts[1], pose, WANTED, SCALES, 0.1)):
+    radiograph = RegisteredRadiograph(image, np.ones(image.shape, bool), contrasts[1], pose)
+    for (kind, region), whole in zip(WANTED, extract_regions(radiograph, WANTED, SCALES, 0.1)):
         assert np.array_equal(read_regions(tmp_path/"regions", kind, region)[0][1], whole)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from boneage.networks import BoneAgeNetwork
+from boneage.networks import BoneAgeArchitecture, BoneAgeNetwork
 from boneage.training.core import (
     ArrayLoader,
     Augmentation,
@@ -180,5 +180,6 @@ def test_fit_on_a_gpu(tmp_path):
 
 
 def test_full_size_recipe_can_be_built():
-    network = BoneAgeNetwork((500, 375), (32, 64, 128, 128, 256, 384), hidden=(2048, 2048), dropout=0.3, norm_between=True)
+    widths = (32, 64, 128, 128, 256, 384)
+    network = BoneAgeNetwork(BoneAgeArchitecture((500, 375), widths, hidden=(2048, 2048), dropout=0.3, norm_between=True))
     assert network.fully_connected[1].in_features == 384 * 8 * 6

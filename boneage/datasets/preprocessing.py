@@ -30,6 +30,7 @@ from ..keypoints import detect_key_points, key_point_crop
 from ..radiographs import RadiographError, read_mask, read_radiograph, write_mask
 from boneage.registration import (
     FRAME_SHAPE,
+    RegisteredRadiograph,
     frame_from_key_points,
     region_image,
     region_matrix,
@@ -209,19 +210,14 @@ def matrix_from_row(
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #30
 def extract_regions(
-    image:np.ndarray, mask:np.ndarray, contrast:Contrast, frame_from_image:np.ndarray,
+    radiograph:RegisteredRadiograph,
     wanted:list[tuple[str, str]], # (input, region), as ("registered", "carpals")
     scales:dict,                  # input pixels per frame pixel, by region
     margin:float,                 # share of the region's size, each side
 ) -> list[np.ndarray]:            # uint8 (h, w), one for each wanted
-    "The network inputs that are cut from one plate"
-    whole = letterbox(image.shape, FRAME_SHAPE)
-    made = []
-    for kind, region in wanted:
-        pose = frame_from_image if kind == "registered" else whole
-        masking = {} if kind == "original" else dict(mask=mask, contrast=contrast)
-        made.append(region_image(image, pose, region, scales[region], margin, **masking))
-    return made
+    "The network inputs that are cut from one radiograph"
+    return [region_image(radiograph.preprocessed(kind), region, scales[region], margin)
+            for kind, region in wanted]
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #31
 def write_regions(
@@ -236,9 +232,11 @@ def write_regions(
     with publish_folder(folder) as making:
         arrays = [_reserve(making/f"{kind}-{region}.npy", (len(radiographs), *region_matrix(region, scales[region], margin)[1])) for kind, region in wanted]
         def cut(row):
-            radiograph = radiographs.iloc[row]
-            mask = read_mask(radiograph["mask"])
-            regions = extract_regions(read_radiograph(radiograph.path), mask if mask.any() else ~mask, contrasts[row], matrix_from_row(radiograph), wanted, scales, margin)
+            about = radiographs.iloc[row]
+            image, mask = read_radiograph(about.path), read_mask(about["mask"])
+            whole_or_hand = mask if mask.any() else ~mask
+            radiograph = RegisteredRadiograph(image, whole_or_hand, contrasts[row], matrix_from_row(about))
+            regions = extract_regions(radiograph, wanted, scales, margin)
             for array, region in zip(arrays, regions): array[row] = region
         for _, result in map_in_parallel(cut, range(len(radiographs)), workers): result_or_raise(result)
         for array in arrays: array.flush()

@@ -24,7 +24,15 @@ from ..assessment import Assessment
 from ..contrast import measure_contrast
 from ..geometry import invert, letterbox, transform
 from .evaluation import PAPER_ORDER, bland_altman
-from ..registration import FRAME_CAPITATE, FRAME_SHAPE, FRAME_TIP, KEY_POINTS, REGIONS, region_image
+from boneage.registration import (
+    FRAME_CAPITATE,
+    FRAME_SHAPE,
+    FRAME_TIP,
+    KEY_POINTS,
+    REGIONS,
+    RegisteredRadiograph,
+    region_image,
+)
 
 # %% ../../nbs/paper/61_figures.ipynb #06
 REGION_COLOURS = {"hand": "#0072B2", "carpals": "#D55E00", "metacarpals": "#009E73", "ensemble": "#222222"}
@@ -444,13 +452,16 @@ def assessment_figure(
         axes["radiograph"].plot(x, y, "o", ms=7, mfc="none", mew=2, color=POINT_COLOURS[name])
     axes["radiograph"].set_xlim(-0.5, image.shape[1] - 0.5); axes["radiograph"].set_ylim(image.shape[0] - 0.5, -0.5)
     contrast = measure_contrast(image, result.mask) if registered else None
+    radiograph = RegisteredRadiograph(image, result.mask, contrast, result.frame_from_image)
     for name, region in REGIONS.items():
         axes[name].axis("off")
         if not registered: continue
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * [region.width, region.height] + [region.left, region.top]
         axes["radiograph"].plot(*transform(corners, invert(result.frame_from_image)).T, color=REGION_COLOURS[name], lw=1)
         months = result.region_months.get(name, np.nan)
-        show_radiograph(axes[name], region_image(image, result.frame_from_image, name, 0.2, mask=result.mask, contrast=contrast), title=f"{format_region(name)}" + ("" if np.isnan(months) else f"\n{months:.0f} months"))
+        predicted = "" if np.isnan(months) else f"\n{months:.0f} months"
+        label = f"{format_region(name)}{predicted}"
+        show_radiograph(axes[name], region_image(radiograph, name, 0.2), title=label)
         axes[name].title.set_color(REGION_COLOURS[name])
     _draw_distribution(axes["months"], result)
     figure.suptitle("\n".join([f"{title}: {format_assessment(result, sex)}" if title else format_assessment(result, sex), *(fill(f"⚠ {warning}", 110) for warning in result.warnings)]), fontsize=11, ha="left", x=0.01, parse_math=False)

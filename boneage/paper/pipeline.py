@@ -38,7 +38,7 @@ from boneage.datasets.preprocessing import (
 from ..datasets.profiles import SegmentationSettings
 from ..datasets.workspace import Workspace, record_problems
 from ..geometry import letterbox, transform, warp
-from ..inference import current_names
+from ..inference import NetworkInput, current_names
 from ..networks import WeightsError, load_network, save_network
 from .evaluation import key_point_errors
 from ..radiographs import read_mask, read_radiograph, write_mask
@@ -172,7 +172,8 @@ def _take_released(workspace:Workspace, name:str) -> dict: # its card
 def write_cohort_masks(workspace:Workspace, radiographs:pd.DataFrame):
     "Publish `masks/` and `masks.csv` for readable plates"
     network, config = load_network(workspace.models/"segmentation")
-    masks = write_masks(radiographs, network, config, workspace.root/"masks", digest(network.state_dict(), config.get("network_input")))
+    made_with = digest(network.state_dict(), NetworkInput.from_config(config).to_config())
+    masks = write_masks(radiographs, network, config, workspace.root/"masks", made_with)
     workspace.write_table("masks", masks)
     (workspace.root/"masks.part.jsonl").unlink(missing_ok=True)
 

@@ -83,7 +83,7 @@ def write_age_regions(workspace:Workspace) -> pd.DataFrame: # the plates that we
     radiographs["mask"] = held_out_mask_paths(workspace, radiographs.id)
     radiographs["fold"] = assign_folds(radiographs, settings.folds)
     made = radiographs[["id", "sex", "bone_age", "fold"]]
-    stamp = (workspace.root/"unseen.csv").stat().st_mtime
+    stamp = (workspace.root/"held_out.csv").stat().st_mtime
     sets = {"regions": ([("registered", region) for region in settings.regions], settings.scales, settings.margin),
             "short": ([("registered", "hand")], SHORT["scales"], settings.margin),
             "plain": ([("original", "hand")], PLAIN_SCALES, settings.margin),
@@ -312,16 +312,16 @@ def fit_paper_network(
 
 # %% ../../nbs/release/71_ages.ipynb #25
 def summarise_ablation(
-    tables:pd.DataFrame,              # step, than (a name in `references`), id, bone_age, predicted
+    tables:pd.DataFrame,              # step, reference (a name in `references`), id, bone_age, predicted
     references:dict[str, pd.DataFrame],  # by name: id, predicted
-) -> list[dict]:                      # rows: step, than, plates, MAE, its interval, and how much worse than the reference on the same plates
+) -> list[dict]:                      # rows: step, reference, plates, MAE, its interval, and how much worse than the reference on the same plates
     "The error of each step and its paired difference to what it is compared with"
     made = []
-    for (name, reference), rows in tables.groupby(["step", "than"], sort=False):
+    for (name, reference), rows in tables.groupby(["step", "reference"], sort=False):
         known = references[reference].set_index("id").predicted
         rows = rows[rows.id.isin(known.index)]
         own, more = mean_absolute_error(rows.bone_age, rows.predicted), mae_difference(rows.bone_age, rows.predicted, known[rows.id].to_numpy())
-        made.append({"step": name, "than": reference, "radiographs": own.n, "MAE": round(own.value, 2), "low": round(own.low, 2), "high": round(own.high, 2),
+        made.append({"step": name, "reference": reference, "radiographs": own.n, "MAE": round(own.value, 2), "low": round(own.low, 2), "high": round(own.high, 2),
                      "worse by": round(more.value, 2), "worse by, low": round(more.low, 2), "worse by, high": round(more.high, 2)})
     return made
 
@@ -494,7 +494,7 @@ def summarise_regions(
     "The error of each region alone, and its paired difference to the vote"
     tables = [region_predictions(distributions, radiographs, regions, region).assign(step=f"{region} alone") for region in regions]
     rows = summarise_ablation(pd.concat([*tables, ensemble_prediction.assign(step="vote")]).assign(reference=ENSEMBLE), {ENSEMBLE: ensemble_prediction})
-    return [{name: value for name, value in row.items() if name != "than"} for row in rows]
+    return [{name: value for name, value in row.items() if name != "reference"} for row in rows]
 
 # %% ../../nbs/release/71_ages.ipynb #43
 def summarise_paper_grid(

@@ -48,7 +48,7 @@ def outline_kinds(
     drawn:list[str],    # ids of plates with an outline by hand
 ) -> dict[str, str]:    # kind, by id; those corrected from a network's outline are left out
     "Which outlines by hand can measure a network"
-    said = json.loads((files("boneage")/"data"/"read_rsna_labels.json").read_text(encoding="utf-8"))["info"]
+    said = json.loads((files("boneage")/"data"/"rsna_labels.json").read_text(encoding="utf-8"))["info"]
     return {i: "drawn by hand where round 2 had failed" if i in said["corrected"] else "drawn by hand before mining" for i in drawn if i not in said["outlines_corrected"]}
 
 # %% ../../nbs/release/72_cards.ipynb #07

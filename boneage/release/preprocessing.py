@@ -399,7 +399,7 @@ def assess_held_out(
     workspace:Workspace,
     assessors:list[Assessor],
 ) -> pd.DataFrame: # id, height, width, area, POINT_COLUMNS, MATRIX_COLUMNS, mirrored, confidence, warnings (lines)
-    "Every plate of the cohort, assessed by networks that have not seen it: publishes `unseen.csv` and `unseen/<id>.png`, the masks; resumable"
+    "Every plate of the cohort, assessed by networks that have not seen it: publishes `held_out.csv` and `held_out/<id>.png`, the masks; resumable"
     cohort = workspace.read_table("cohort")
     def assess(row):
         radiograph = cohort.iloc[row]
@@ -410,7 +410,7 @@ def assess_held_out(
                 | dict(zip(MATRIX_COLUMNS, result.frame_from_image[:2].ravel().tolist()))
                 | dict(mirrored=result.mirrored, confidence=result.confidence, warnings="\n".join(radiograph_warnings(result.warnings))))
     made_with = digest([[network.state_dict() for network, _ in assessor.loaded.values()] for assessor in assessors])
-    table = collect_rows(cohort.id.tolist(), assess, workspace.root/"unseen.part.jsonl", made_with, label="held_out")
+    table = collect_rows(cohort.id.tolist(), assess, workspace.root/"held_out.part.jsonl", made_with, label="held_out")
     workspace.write_table("held_out", table)
     return table
 

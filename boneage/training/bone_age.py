@@ -18,6 +18,7 @@ from torch import nn
 from ..bone_age import ModelName
 from ..datasets.profiles import BoneAgeSettings
 from ..files import publish
+from ..inference import NetworkInput
 from ..networks import MONTHS, months_from_scaled, save_network, scaled_from_months
 from ..registration import region_matrix
 from boneage.training.core import (
@@ -76,7 +77,7 @@ def bone_age_config(
     scale = settings.scales[name.region]
     return dict(network="BoneAgeNetwork", shape=region_matrix(name.region, scale)[1], widths=settings.widths, pools=settings.pools,
                 hidden=settings.hidden, head=name.head, pooling=settings.pooling, dropout=settings.dropout,
-                network_input=dict(input=name.input, region=name.region, scale=scale))
+                network_input=NetworkInput(kind=name.input, region=name.region, scale=scale).to_config())
 
 # %% ../../nbs/training/55_bone_age.ipynb #17
 def fit_bone_age(

@@ -21,7 +21,7 @@ from torch import nn
 from ..datasets.profiles import FineTuningSettings
 from ..files import publish
 from ..geometry import invert, translation
-from ..inference import MONTHS, SEX_OUTPUTS, WeightsError, read_config
+from ..inference import MONTHS, SEX_OUTPUTS, NetworkInput, WeightsError, read_config
 from ..keypoints import tta_matrices
 from ..networks import LITE0, EfficientNetBoneAge, fold_batch_norm, load_network, save_network
 from ..registration import region_matrix
@@ -107,8 +107,10 @@ def fine_tuning_config(
 ) -> dict: # what `build_network` takes, and the view
     "A network's configuration"
     scale = settings.scales[region]
-    return dict(network="EfficientNetBoneAge", shape=list(region_matrix(region, scale)[1]), stages=settings.stages[region], dropout=settings.dropout,
-                network_input=dict(input=kind, region=region, scale=scale, margin=settings.margin, tta=[list(look) for look in settings.tta]))
+    network_input = NetworkInput(kind, region, scale, settings.margin, settings.tta)
+    return dict(network="EfficientNetBoneAge", shape=list(region_matrix(region, scale)[1]),
+                stages=settings.stages[region], dropout=settings.dropout,
+                network_input=network_input.to_config())
 
 # %% ../../nbs/training/56_fine_tuning.ipynb #14
 class AgeDistributionLoss(nn.Module):

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ..datasets.profiles import KeyPointSettings
+from ..inference import NetworkInput
 from ..keypoints import first_input_from_crop, next_input_from_crop
 from ..networks import save_network, soft_argmax
 from boneage.training.core import (
@@ -138,9 +139,13 @@ def key_point_config(
     "The network that a profile asks for"
     if settings.network == "HeatMapNetwork":
         inputs = crops[1] if len(crops) == 4 else 1
-        return dict(network="HeatMapNetwork", width=settings.width, depth=settings.depth, inputs=inputs, network_input=dict(shape=list(settings.shape), size=crops[-1], passes=settings.passes))
+        network_input = NetworkInput(shape=tuple(settings.shape), size=crops[-1], passes=settings.passes)
+        return dict(network="HeatMapNetwork", width=settings.width, depth=settings.depth, inputs=inputs,
+                    network_input=network_input.to_config())
     if settings.network != "KeyPointNetwork": raise ValueError(f"There is no key-point network {settings.network!r}: expected KeyPointNetwork or HeatMapNetwork.")
-    return dict(network="KeyPointNetwork", shape=tuple(settings.shape), widths=tuple(settings.widths), hidden=tuple(settings.hidden), dropout=settings.dropout, network_input=dict(size=crops[-1], passes=settings.passes))
+    return dict(network="KeyPointNetwork", shape=tuple(settings.shape), widths=tuple(settings.widths),
+                hidden=tuple(settings.hidden), dropout=settings.dropout,
+                network_input=NetworkInput(size=crops[-1], passes=settings.passes).to_config())
 
 # %% ../../nbs/training/54_keypoints.ipynb #18
 def fit_key_points(

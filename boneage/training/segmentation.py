@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..datasets.profiles import SegmentationSettings
+from ..inference import NetworkInput
 from ..networks import load_network, save_network
 from ..segmentation import MARGIN, STRETCHED
 from boneage.training.core import (
@@ -265,7 +266,9 @@ def fit_segmentation(
     shape = tuple(settings.shape) if close else inputs.shape[1:]
     if initial: network, config = load_network(initial)
     else:
-        config = dict(network="UNet", width=settings.width, depth=settings.depth, network_input={"shape": list(shape), "passes": settings.passes})
+        network_input = NetworkInput(shape=tuple(shape), passes=settings.passes)
+        config = dict(network="UNet", width=settings.width, depth=settings.depth,
+                      network_input=network_input.to_config())
         network = new_network(config, seed)
     def loader(inputs, masks, augmentation, close, *edges, **kwargs):
         return ArrayLoader((inputs, masks, hand_boxes(masks)), _PrepareMasks(shape, augmentation, close, *edges), settings.batch_size, device=device, **kwargs)
