@@ -38,7 +38,7 @@ from boneage.registration import RegisteredRadiograph, frame_from_key_points, re
 from boneage.segmentation import segment
 from boneage.synthetic.phantoms import make_phantom
 from boneage.training.bone_age import _PrepareRegions, bone_age_config
-from boneage.training.core import ArrayLoader, Augmentation, fast_bfloat16, new_network
+from boneage.training.core import ArrayLoader, fast_bfloat16, new_network
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -105,8 +105,7 @@ def training_arrays(profile: str, count: int, name=ModelName("registered", "hand
     config, random = bone_age_config(name, settings), np.random.default_rng(0)
     stored = region_matrix(name.region, settings.scales[name.region], settings.margin)[1]
     arrays = random.integers(0, 256, (count, *stored), np.uint8), random.uniform(12, 216, count).astype(np.float32)
-    augmentation = Augmentation(settings.rotation, settings.zoom, settings.shift, gamma=settings.gamma)
-    return ArrayLoader(arrays, _PrepareRegions(config["shape"], augmentation), batch or settings.batch_size, True, device=DEVICE), new_network(config, 0), config
+    return ArrayLoader(arrays, _PrepareRegions(config["shape"], settings.augmentation), batch or settings.batch_size, True, device=DEVICE), new_network(config, 0), config
 
 
 def training_step(network, kind=torch.bfloat16):

@@ -26,6 +26,7 @@ from boneage.networks import load_network
 from boneage.registration import region_matrix
 from boneage.synthetic.phantoms import write_phantoms
 from boneage.training.bone_age import fit_bone_age
+from boneage.training.core import FitJob
 
 PROJECT = Path(__file__).resolve().parent.parent
 NAME = ModelName("registered", "hand", "both", "regression")
@@ -44,7 +45,7 @@ def preprocess(radiographs: Path, folder: Path, workers: int) -> dict[str, str]:
     masks = write_masks(cohort, *unet, folder/"masks", workers=workers)
     joined = cohort.merge(masks[["id", "mask"]], on="id")
     contrasts: list[Contrast] = [each.contrast for _, each in map_in_parallel(lambda pair: measure_radiograph(*pair), list(zip(joined.path, joined["mask"])), workers)]
-    registered = register_cohort(joined, contrasts, *points, None, folder/"rows.jsonl", workers=workers)
+    registered = register_cohort(joined, contrasts, points, None, folder/"rows.jsonl", workers=workers)
     registered.to_csv(folder/"registration.csv", index=False)
     write_regions(joined.merge(registered, on="id"), contrasts, [("registered", "hand")], settings.scales, settings.margin, folder/"regions", workers)
     return {name: digest for name, digest in files_of(folder).items() if not name.endswith(".jsonl")}
@@ -55,9 +56,10 @@ def fit(folder: Path, device: str = "cpu", threads: int = 1):
     settings, random = load_profile(PROJECT/"reports"/"profiles"/"smoke.yaml").bone_age, np.random.default_rng(0)
     images = random.integers(0, 256, (64, *region_matrix("hand", settings.scales["hand"], settings.margin)[1]), np.uint8)
     ages, sexes, split = random.uniform(12, 216, 64), np.where(np.arange(64) % 2, "M", "F"), np.where(np.arange(64) % 4, "train", "validation")
+    cohort = pd.DataFrame(dict(id=np.arange(64).astype(str), sex=sexes, bone_age=ages, split=split))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    predictions = fit_bone_age(NAME, images, sexes, ages, split, settings, folder, folder/"fit.safetensors", 7, device=device)
+    predictions = fit_bone_age(NAME, images, cohort, settings, FitJob(folder, folder/"fit.safetensors", 7, device))
     torch.set_num_threads(before)
     return {name: value.cpu().numpy() for name, value in load_network(folder)[0].state_dict().items()}, predictions.predicted.to_numpy()
 

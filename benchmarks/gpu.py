@@ -18,7 +18,7 @@ from torch import nn
 
 from boneage.bone_age import grid
 from boneage.datasets.profiles import load_profile
-from boneage.training.core import ArrayLoader, Schedule, fit
+from boneage.training.core import ArrayLoader, FitJob, fit
 
 SETTINGS = load_profile(Path(__file__).resolve().parent.parent/"reports"/"profiles"/"rsna.yaml").bone_age
 BATCH = 64  # images; the profile's own, the recipe's, leave such a GPU half idle
@@ -52,10 +52,11 @@ def minutes_of(name, batch: int, count: int, folder: Path) -> tuple[float, float
     "Minutes that a model of the paper's size takes for all its epochs on 11,600 radiographs, and images a second; from a fit of two epochs on few, whose second is timed"
     loader, network, _ = training_arrays("rsna", count, name, batch)
     began = time.perf_counter()
-    history = fit(network, loader, None, nn.L1Loss(), Schedule(2, SETTINGS.learning_rate, SETTINGS.weight_decay), folder/f"{name}-{batch}.safetensors")
+    job = FitJob(folder, folder/f"{name}-{batch}.safetensors")
+    history = fit(network, loader, None, nn.L1Loss(), replace(SETTINGS.schedule, epochs=2), job)
     between = (time.perf_counter() - began - history.seconds.sum())/2  # checkpoints, mostly
     each = history.seconds.iloc[-1]/count
-    return SETTINGS.epochs*(RADIOGRAPHS[name.sex]*each + between)/60, 1/each
+    return SETTINGS.schedule.epochs*(RADIOGRAPHS[name.sex]*each + between)/60, 1/each
 
 
 def whole_grid(folder: Path) -> list[Figure]:
@@ -63,7 +64,7 @@ def whole_grid(folder: Path) -> list[Figure]:
     found = {name: minutes_of(name, BATCH, 1024, folder) for name in grid()}
     rates = {region: [rate for name, (_, rate) in found.items() if name.region == region] for region in dict.fromkeys(name.region for name in found)}
     return [*(Figure(f"fitting models of the {region}, batches of {BATCH}", float(np.mean(rate)), "images/s") for region, rate in rates.items()),
-            Figure(f"all 18 models, {SETTINGS.epochs} epochs of 11,600, batches of {BATCH}", sum(took for took, _ in found.values()), "minutes", note="each model's second epoch on few images, times what it would see")]
+            Figure(f"all 18 models, {SETTINGS.schedule.epochs} epochs of 11,600, batches of {BATCH}", sum(took for took, _ in found.values()), "minutes", note="each model's second epoch on few images, times what it would see")]
 
 
 def same_numbers() -> list[dict]:

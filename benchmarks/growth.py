@@ -23,6 +23,7 @@ from boneage.networks import build_network
 from boneage.paper.evaluation import SCHEMA, score
 from boneage.synthetic.phantoms import write_phantoms
 from boneage.training.bone_age import fit_bone_age
+from boneage.training.core import FitJob
 
 PROJECT = Path(__file__).resolve().parent.parent
 RADIOGRAPHS = 50  # different ones; a larger cohort shows them again and again, so that making them does not count
@@ -42,13 +43,15 @@ def main(size: int):
         radiographs = cohort.merge(masks[["id", "mask"]], on="id")
         measures = [each for _, each in map_in_parallel(lambda row: measure_radiograph(*row), list(zip(radiographs.path, radiographs["mask"])))]
         contrasts = [each.contrast for each in measures]
-        registered = register_cohort(radiographs, contrasts, build_network(points).eval(), points, None, Path(name)/"registration.part.jsonl")
+        registered = register_cohort(radiographs, contrasts, (build_network(points).eval(), points), None, Path(name)/"registration.part.jsonl")
         write_regions(radiographs.merge(registered, on="id"), contrasts, [("registered", "hand")], profile.bone_age.scales, profile.bone_age.margin, Path(name)/"regions")
         found += [("preprocessing", time.perf_counter() - began, "s"), ("largest memory after it", peak_memory(), "GB")]
         images, ids = read_regions(Path(name)/"regions", "registered", "hand")
         random, began = np.random.default_rng(0), time.perf_counter()
         ages, sexes, split = random.uniform(12, 216, size), np.where(np.arange(size) % 2, "M", "F"), np.where(np.arange(size) % 5, "train", "validation")
-        predictions = fit_bone_age(ModelName("registered", "hand", "both", "regression"), images, sexes, ages, split, profile.bone_age, Path(name)/"model", Path(name)/"fit.safetensors", ids=ids)
+        labels = pd.DataFrame(dict(id=ids, sex=sexes, bone_age=ages, split=split))
+        model, job = ModelName("registered", "hand", "both", "regression"), FitJob(Path(name)/"model", Path(name)/"fit.safetensors")
+        predictions = fit_bone_age(model, images, labels, profile.bone_age, job)
         found += [("fitting for one epoch", time.perf_counter() - began, "s")]
         began = time.perf_counter()
         score(predictions.assign(model="m", input="registered", region="hand", sex_model="both", head="regression")[list(SCHEMA)], by=("sex",))

@@ -187,8 +187,8 @@ def assess(
       boneage assess hand.dcm --json
 
     Without a sex, the DICOM header's own entry counts. Where there is none, only the predictions for both
-    sexes are used, which are less exact. A file that cannot be read is named on standard error, the others are
-    assessed, and the exit code is 1.
+    sexes are used, which are less exact. A file that cannot be read is named on standard error, the others
+    are assessed, and the exit code is 1.
     """
     sexes, sex = _read_sex_table(options), options.sex and options.sex.value
     problems, records = run_assessment(options, lambda path: find_sex(path, sex, sexes))
@@ -281,7 +281,9 @@ def paper(
       boneage paper --profile rsna --data radiographs --slurm
     """
     from boneage.paper.run import run_paper  # imports pandas and Snakemake
-    try: code = run_paper(profile, data, limit, cores, targets=tuple(only or ()), log=typer.echo, slurm=slurm)
+    try:
+        code = run_paper(profile, cores, targets=tuple(only or ()), log=typer.echo, slurm=slurm,
+                         data=data, limit=limit)
     except ValueError as error: fail(error)
     raise typer.Exit(code)
 

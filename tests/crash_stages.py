@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 PROFILE = dict(name="crash", seed=7, cohort=dict(source="phantoms", train=8, validation=2, test=0, shape=[128, 100]),
-               segmentation=dict(shape=[32, 24], width=2, depth=2, initial_masks=5, rounds=2, epochs=3, shown=0, batch_size=4, quality=0.0, learning_rate=1e-2),
-               keypoints=dict(labels=8, shape=[33, 25], crop_size=64, widths=[2, 2, 2], hidden=[4, 4], epochs=1, batch_size=8, passes=1),
-               bone_age=dict(scales=dict(hand=0.03, carpals=0.06, metacarpals=0.05), widths=[4]*6, pools=[2, 2, 1, 1, 1, 1], hidden=[8], epochs=6, batch_size=4))
+               segmentation=dict(shape=[32, 24], width=2, depth=2, initial_masks=5, rounds=2, schedule=dict(epochs=3, learning_rate=1e-2), shown=0, batch_size=4, quality=0.0),
+               keypoints=dict(labels=8, shape=[33, 25], crop_size=64, widths=[2, 2, 2], hidden=[4, 4], schedule=dict(epochs=1), batch_size=8, passes=1),
+               bone_age=dict(scales=dict(hand=0.03, carpals=0.06, metacarpals=0.05), widths=[4]*6, pools=[2, 2, 1, 1, 1, 1], hidden=[8], schedule=dict(epochs=6), batch_size=4))
 MODEL = "registered-hand-both-regression"
 CELLS = ["root = '.'\nnumber = 1",
          "from boneage.datasets.workspace import Workspace\nimport pandas as pd\nworkspace = Workspace(root)",

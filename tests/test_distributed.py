@@ -13,12 +13,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from boneage.bone_age import ModelName
+from boneage.datasets.profiles import Augmentation, Schedule
 from boneage.datasets.workspace import Workspace
 from boneage.paper.pipeline import train_model_distributed
 from boneage.training.core import (
     ArrayLoader,
-    Augmentation,
-    Schedule,
+    FitJob,
     apply_lookup_tables,
     fit,
     sample_lookup_tables,
@@ -40,7 +40,8 @@ def plain_network():
 def fit_plain(folder: Path, epochs: int) -> pd.DataFrame:
     "Fit the plain network on 37 rows in batches of 7 and 8, so that the parts of a batch are unequal"
     network, loader = plain_network(), train_loader(rows=37)
-    history = fit(network, loader, replace(loader, shuffle=False), F.l1_loss, Schedule(epochs, 0.003, clip=0.5, bfloat16=False), folder/"fit.safetensors", seed=5)
+    schedule, job = Schedule(epochs, 0.003, clip=0.5, bfloat16=False), FitJob(folder, folder/"fit.safetensors", seed=5)
+    history = fit(network, loader, replace(loader, shuffle=False), F.l1_loss, schedule, job)
     if rank_and_world_size()[0] == 0:
         np.savez(folder/f"{rank_and_world_size()[1]}.npz", **{name: value.numpy() for name, value in network.state_dict().items()})
         history.drop(columns="seconds").to_csv(folder/f"{rank_and_world_size()[1]}.csv", index=False)
@@ -83,7 +84,7 @@ def test_model_of_a_run(smoke, tmp_path):
     alone = pd.read_csv(smoke/"work"/"smoke"/"models"/str(name)/"predictions.csv", dtype={"id": str})
     assert predictions[["id", "split"]].equals(alone[["id", "split"]]) and np.isfinite(predictions.predicted).all()
     assert json.loads((root/"models"/str(name)/"config.json").read_text())["network_input"]["region"] == "carpals"
-    assert len(pd.read_csv(root/"models"/str(name)/"history.csv")) == Workspace(root).profile.bone_age.epochs
+    assert len(pd.read_csv(root/"models"/str(name)/"history.csv")) == Workspace(root).profile.bone_age.schedule.epochs
 
 
 if __name__ == "__main__": fit_plain(Path(sys.argv[1]), int(sys.argv[2]))

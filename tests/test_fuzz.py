@@ -255,7 +255,7 @@ PROFILES = [path.read_bytes() for path in sorted((PROJECT/"reports"/"profiles").
 ODD_YAML = [
     aliases(9), aliases(8, merge=True), b"- " * 50_000 + b"1", b"seed: 2001-99-99", b"seed: 0x" + b"f" * 9000,
     b"? [1]\n: 2", b"bone_age: {scales: {1: 2}}", b"seed: !!python/object/apply:os.getcwd []", b"seed: .nan",
-    b"bone_age: {learning_rate: .inf}", b"seed: &a [*a]", b"a: b: c", b"\x80", b"--- 1\n--- 2",
+    b"bone_age: {schedule: {learning_rate: .inf}}", b"seed: &a [*a]", b"a: b: c", b"\x80", b"--- 1\n--- 2",
     b"%YAML 9.9\n---\n",
 ]
 LABELS = [[list(dialect.columns), *[[str(i), sex, *["100", "120"][:len(dialect.ages)]]

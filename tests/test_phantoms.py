@@ -1,4 +1,4 @@
-"The frozen test set is what it was when it was frozen, and its defects come at least as often as on real plates"
+"The frozen test set is unchanged, and its defects are at least as frequent as on real radiographs"
 from boneage.synthetic.exposure import DefectRates
 from boneage.synthetic.phantoms import (
     HARD_COUNT,
@@ -10,9 +10,11 @@ from boneage.synthetic.phantoms import (
 
 
 def test_hard_phantoms_match_their_fingerprint():
-    assert fingerprint(format_hard_record(i) for i in range(HARD_COUNT)) == read_hard_fingerprint()["fingerprint"]
+    records = (format_hard_record(i) for i in range(HARD_COUNT))
+    assert fingerprint(records) == read_hard_fingerprint()["fingerprint"]
 
 
 def test_hard_phantoms_have_at_least_the_real_defect_rates():
-    for name in ("mirrored", "turned", "inverted", "dim", "grey", "collimated", "borders", "gradient", "marker", "cut", "small"):
+    for name in ("mirrored", "turned", "inverted", "dim", "grey", "collimated", "borders", "gradient",
+                 "marker", "cut", "small"):
         assert getattr(HARD_RATES, name) >= getattr(DefectRates(), name), name

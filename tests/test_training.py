@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from boneage.datasets.profiles import Augmentation, Schedule
 from boneage.networks import BoneAgeArchitecture, BoneAgeNetwork
 from boneage.training.core import (
     ArrayLoader,
-    Augmentation,
     CheckpointError,
-    Schedule,
+    FitJob,
     apply_lookup_tables,
     digest,
     fit,
@@ -49,12 +49,13 @@ def train_and_digest(checkpoint, schedule=SCHEDULE, loader=None, **kwargs):
     "Fit, and return the network's digest and the history without its timings"
     network, loader = new_network(CONFIG, 1), loader or train_loader()
     valid = ArrayLoader(loader.arrays, prepare, batch_size=20)
-    history = fit(network, loader, valid, F.l1_loss, schedule, checkpoint, seed=3, **kwargs)
+    history = fit(network, loader, valid, F.l1_loss, schedule, FitJob(checkpoint.parent, checkpoint, seed=3, **kwargs))
     return digest(network.state_dict()), history.drop(columns="seconds")
 
 
 SCRIPT = """
 import sys, time
+from pathlib import Path
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
@@ -66,7 +67,7 @@ def slow(answer, target):  # so that the kill falls inside an epoch
 slow.__module__, slow.__qualname__ = loss.__module__, loss.__qualname__
 test_training.F.l1_loss = slow
 print("ready", flush=True)
-print(test_training.train_and_digest({checkpoint!r}, report=lambda line: print(line, flush=True))[0], flush=True)
+print(test_training.train_and_digest(Path({checkpoint!r}), log=lambda line: print(line, flush=True))[0], flush=True)
 """
 
 
@@ -175,7 +176,7 @@ def test_fit_on_a_gpu(tmp_path):
     loader = train_loader()
     loader.device = "cuda"
     network = new_network(CONFIG, 1)
-    history = fit(network, loader, None, F.l1_loss, Schedule(3, 0.01), tmp_path / "gpu.safetensors", seed=3)
+    history = fit(network, loader, None, F.l1_loss, Schedule(3, 0.01), FitJob(tmp_path, tmp_path / "gpu.safetensors", seed=3))
     assert next(network.parameters()).is_cuda and history.train_loss.iloc[-1] < history.train_loss.iloc[0]
 
 

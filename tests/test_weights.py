@@ -9,7 +9,8 @@ from boneage.geometry import rotation, transform, warp
 from boneage.inference import current_names
 from boneage.radiographs import read_radiograph
 from boneage.registration import FRAME_CAPITATE, FRAME_TIP
-from boneage.synthetic.phantoms import NO_DEFECTS, make_phantom
+from boneage.synthetic.exposure import NO_DEFECTS
+from boneage.synthetic.phantoms import make_phantom
 
 
 @pytest.fixture(scope="module")

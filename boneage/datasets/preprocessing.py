@@ -189,17 +189,18 @@ MATRIX_COLUMNS = ["xx", "xy", "x0", "yx", "yy", "y0"]  # x' = xx·x + xy·y + x0
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #25
 def register_cohort(
-    radiographs:pd.DataFrame,   # id, path, mask
+    radiographs:pd.DataFrame,  # id, path, mask
     contrasts:list[Contrast],
-    network, config:dict,  # the key-point network
-    passes:int|None,        # None: as the network's configuration says
+    network:tuple,         # the key-point network and its configuration, as of `load_network`
+    passes:int|None,       # None: as the network's configuration says
     part:str|Path,         # file that rows are kept in until all are there, see `collect_rows`
     made_with:str = "",
     workers:int|None=None,
 ) -> pd.DataFrame:         # id and the columns of `register_radiograph`
     "Key points and registration of every plate; goes on where it was killed"
     jobs = list(zip(radiographs.path, radiographs["mask"], contrasts))
-    return collect_rows(radiographs.id.tolist(), lambda row: register_radiograph(*jobs[row], network, config, passes), part, made_with, workers, "key points")
+    def register(row): return register_radiograph(*jobs[row], *network, passes)
+    return collect_rows(radiographs.id.tolist(), register, part, made_with, workers, "key points")
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #26
 def matrix_from_row(

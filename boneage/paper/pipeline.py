@@ -46,11 +46,12 @@ from ..registration import FRAME_CAPITATE, FRAME_TIP, frame_from_key_points
 from ..synthetic.composites import write_composites
 from ..synthetic.phantoms import write_hard_phantoms, write_phantoms
 from ..training.bone_age import fit_bone_age
-from ..training.core import digest
+from ..training.core import FitJob, digest
 from ..training.distributed import rank_and_world_size, run_distributed
 from ..training.keypoints import fit_key_points
 from boneage.training.mining import (
     Curator,
+    MiningData,
     curate_by_decisions,
     curate_by_quality,
     curate_by_truth,
@@ -150,8 +151,10 @@ def segment_cohort(workspace:Workspace) -> pd.DataFrame: # rounds of mining, as 
         truth = true_masks(radiographs, inputs.shape[1:])
         pool = np.flatnonzero(radiographs.split.isin(["train", "annotated"]))
         first = _first_masks(radiographs.iloc[pool], truth, settings.initial_masks, seed)
-        rounds = run_positive_mining(radiographs.id.to_numpy()[pool].tolist(), inputs[pool], {i: truth[i] for i in first}, build_curator(workspace, truth), settings,
-                      workspace.models/"segmentation", workspace.root/"checkpoints"/"segmentation", seed, truth).rounds
+        ids = radiographs.id.to_numpy()[pool].tolist()
+        data = MiningData(ids, inputs[pool], {i: truth[i] for i in first}, truth=truth)
+        job = FitJob(workspace.models/"segmentation", workspace.root/"checkpoints"/"segmentation", seed, stale="restart")
+        rounds = run_positive_mining(data, build_curator(workspace, truth), settings, job).rounds
     workspace.write_table("mining", rounds)
     write_cohort_masks(workspace, radiographs[radiographs.split != "annotated"])
     return rounds
@@ -209,7 +212,6 @@ def build_curator(workspace:Workspace, truth:dict) -> Curator:
     automatic, review = curate_by_quality(settings.quality, settings.agreement), workspace.root/"review"
     kinds = dict(automatic=lambda: automatic, truth=lambda: curate_by_truth(truth), person=lambda: curate_from_file(workspace.root/"decisions.csv"),
                  files=lambda: curate_by_decisions(read_decisions(review), automatic) if review.is_dir() else automatic)
-    if settings.curator not in kinds: raise ValueError(f"unknown curator '{settings.curator}'; known are {', '.join(kinds)}")
     return kinds[settings.curator]()
 
 # %% ../../nbs/paper/65_pipeline.ipynb #17b
@@ -261,15 +263,17 @@ def run_registration_step(workspace:Workspace) -> pd.DataFrame: # `registration.
     measures = [result_or_raise(m) for _, m in map_in_parallel(lambda job: measure_radiograph(*job, *crop), jobs, label="contrast")]
     if settings.weights != "released":
         rows, points = labelled_points(workspace, radiographs, measures, settings.labels, seed)
-        fit_key_points(np.stack([measures[i].crop for i in rows]), points, settings,
-                       workspace.models/"keypoints", workspace.root/"checkpoints"/"keypoints.safetensors", seed, stale="restart")
+        checkpoint = workspace.root/"checkpoints"/"keypoints.safetensors"
+        job = FitJob(workspace.models/"keypoints", checkpoint, seed, stale="restart")
+        fit_key_points(np.stack([measures[i].crop for i in rows]), points, settings, job)
     network, config = load_network(workspace.models/"keypoints")
     contrasts = [measures[i].contrast for i in whole]
     workspace.write_table("contrast", pd.DataFrame([dict(id=i, inverted=c.inverted, low=c.low, high=c.high) for i, c in zip(radiographs.id.iloc[whole], contrasts)]))
     made_with = digest(network.state_dict(), [(c.inverted, c.low, c.high) for c in contrasts])
-    registration = register_cohort(radiographs.iloc[whole], contrasts, network, config, None, workspace.root/"registration.part.jsonl", made_with)
+    part = workspace.root/"registration.part.jsonl"
+    registration = register_cohort(radiographs.iloc[whole], contrasts, (network, config), None, part, made_with)
     workspace.write_table("registration", registration)
-    (workspace.root/"registration.part.jsonl").unlink(missing_ok=True)
+    part.unlink(missing_ok=True)
     return registration
 
 # %% ../../nbs/paper/65_pipeline.ipynb #22
@@ -321,9 +325,10 @@ def train_model(workspace:Workspace, name:ModelName) -> pd.DataFrame: # predicti
     gpus = min(workspace.profile.cluster.gpus, torch.cuda.device_count())
     if gpus > 1 and rank_and_world_size()[1] == 1: return train_model_distributed(workspace, name, gpus)
     images, ids = read_regions(workspace.root/"regions", name.input, name.region)
-    cohort = workspace.read_table("cohort").set_index("id").loc[ids]
-    return fit_bone_age(name, images, cohort.sex.to_numpy(), cohort.bone_age.to_numpy(float), cohort.split.to_numpy(), workspace.profile.bone_age,
-                        workspace.models/str(name), workspace.root/"checkpoints"/f"{name}.safetensors", workspace.profile.seed, ids=ids, stale="restart")
+    cohort = workspace.read_table("cohort").set_index("id").loc[ids].reset_index()
+    checkpoint = workspace.root/"checkpoints"/f"{name}.safetensors"
+    job = FitJob(workspace.models/str(name), checkpoint, workspace.profile.seed, stale="restart")
+    return fit_bone_age(name, images, cohort, workspace.profile.bone_age, job)
 
 # %% ../../nbs/paper/65_pipeline.ipynb #28a
 def train_model_distributed(

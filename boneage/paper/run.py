@@ -178,19 +178,17 @@ def check_request(
 # %% ../../nbs/paper/66_run.ipynb #16
 def run_paper(
     profile:str="phantom", # a name in reports/profiles, or a path
-    data:str="",           # folder of radiographs
-    limit:int=0,           # walk only that many
     cores:int|None=None,
     project:str|Path=".",  # the clone
     targets:tuple=(),      # Snakemake targets; none: everything and the site
     log=print,
     slurm:bool=False,      # long reports as jobs of a Slurm cluster
+    **changes,             # `data`, the folder of radiographs, and `limit`; those that are empty or 0 change nothing
 ) -> int:                  # exit code
     "Run every report that is out of date, in order, and build the site; raises `ProfileError`"
     project = Path(project)
     path = Path(profile) if profile.endswith(".yaml") else project/"reports"/"profiles"/f"{profile}.yaml"
-    changes = (dict(data=str(data)) if data else {}) | (dict(limit=int(limit)) if limit else {})
-    chosen = load_profile(path, **changes)
+    chosen = load_profile(path, **{key: value for key, value in changes.items() if value})
     check_request(chosen, project, slurm)
     workspace = open_workspace(chosen, project/"work")
     began = time.monotonic()

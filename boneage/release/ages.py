@@ -14,7 +14,7 @@ __all__ = ['PLAIN_SCALES', 'PAPER_NETWORK', 'SHORT', 'ENSEMBLE', 'HAND', 'WHOLE_
 # %% ../../nbs/release/71_ages.ipynb #03
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -33,7 +33,7 @@ from boneage.datasets.preprocessing import (
     result_or_raise,
     write_regions,
 )
-from ..datasets.profiles import BoneAgeSettings
+from ..datasets.profiles import BoneAgeSettings, change_settings
 from ..datasets.workspace import Workspace
 from boneage.ensembles import (
     ENSEMBLE_KEYS,
@@ -66,12 +66,14 @@ from boneage.release.preprocessing import (
 )
 from ..synthetic.phantoms import write_phantoms
 from ..training.bone_age import fit_bone_age
+from ..training.core import FitJob
 from ..training.fine_tuning import ask, assign_folds, fine_tune
 
 # %% ../../nbs/release/71_ages.ipynb #06
 PLAIN_SCALES = dict(hand=0.144)  # of the plates as they are: 288×216 pixels
-PAPER_NETWORK = BoneAgeSettings(epochs=30)  # the paper's network at the size that two cores can carry
-SHORT = dict(scales=dict(hand=0.128), epochs=12, batch_size=16, learning_rate=6e-4, levels=0.0, sharpness=0.0)  # 256×192 pixels: what two cores fit in five minutes
+PAPER_NETWORK = change_settings(BoneAgeSettings(), dict(schedule=dict(epochs=30)))  # the paper's network at the size that two cores can carry
+SHORT = dict(scales=dict(hand=0.128), schedule=dict(epochs=12, learning_rate=6e-4), batch_size=16,
+             augmentation=dict(levels=0.0, sharpness=0.0))  # 256×192 pixels: what two cores fit in five minutes
 
 
 def write_age_regions(workspace:Workspace) -> pd.DataFrame: # the plates that were cut: id, sex, bone_age, fold
@@ -124,8 +126,14 @@ def cross_fit_ages(
         for fold in range(settings.folds):
             name = member(region, fold)
             log_fold = log and (lambda line, name=name: log(f"{name}: {line}"))
-            fine_tune(region, images, radiographs, (radiographs.fold != fold).to_numpy(), settings, workspace.models/name,
-                      workspace.root/"checkpoints"/f"{name}.safetensors", workspace.profile.seed + fold, log=log_fold)
+            job = _job(workspace, workspace.models/name, fold, log_fold)
+            fine_tune(region, images, radiographs, (radiographs.fold != fold).to_numpy(), settings, job)
+
+
+def _job(workspace, folder, fold=0, log=None):
+    "The job of a network of the release; its checkpoint is named as its folder"
+    checkpoint = workspace.root/"checkpoints"/f"{folder.name}.safetensors"
+    return FitJob(folder, checkpoint, workspace.profile.seed + fold, log=log, stale="restart")
 
 # %% ../../nbs/release/71_ages.ipynb #10
 def read_out_of_fold_distributions(
@@ -213,12 +221,14 @@ def summarise_age_errors(
 ENSEMBLE, HAND, WHOLE_HAND_SHORT = "the vote", "whole hand, released recipe", "whole hand, short recipe"  # what ways are compared with
 PLAIN = "photographs first, plates as they are"
 
-def steps() -> dict[str, dict]: # by name: what is changed (of the settings), how the radiograph is shown, where its regions lie
+def steps() -> dict[str, dict]: # by name: what is changed (of the settings, in turn), how the radiograph is shown, where its regions lie
     "Ways to fit a network for the whole hand"
-    return {WHOLE_HAND_SHORT: dict(changes=SHORT, regions="short"),
-            PLAIN: dict(changes=SHORT | dict(scales=PLAIN_SCALES, epochs=SHORT["epochs"] + 2, rotation=20.0, zoom=0.2), kind="original", regions="plain"),
-            "harder augmentation of exposure and sharpness": dict(changes=SHORT | dict(levels=0.2, sharpness=0.8), regions="short"),
-            "absolute error alone, no distribution as the target": dict(changes=SHORT | dict(smoothing_weight=0.0), regions="short")}
+    plain = dict(scales=PLAIN_SCALES, schedule=dict(epochs=SHORT["schedule"]["epochs"] + 2), augmentation=dict(rotation=20.0, zoom=0.2))
+    harder = dict(augmentation=dict(levels=0.2, sharpness=0.8))
+    return {WHOLE_HAND_SHORT: dict(changes=[SHORT], regions="short"),
+            PLAIN: dict(changes=[SHORT, plain], kind="original", regions="plain"),
+            "harder augmentation of exposure and sharpness": dict(changes=[SHORT, harder], regions="short"),
+            "absolute error alone, no distribution as the target": dict(changes=[SHORT, dict(smoothing_weight=0.0)], regions="short")}
 
 # %% ../../nbs/release/71_ages.ipynb #22
 def fit_on_phantoms(
@@ -228,7 +238,8 @@ def fit_on_phantoms(
     log:Callable|None=None,
 ) -> Path:  # folder of the network
     "A network for the whole hand that started as the profile says and has seen phantoms only, by the short recipe: publishes `ages/phantom-network/`"
-    settings, root = replace(workspace.profile.fine_tuning, **SHORT | dict(epochs=epochs)), workspace.root/"ages"
+    settings, root = change_settings(workspace.profile.fine_tuning, SHORT), workspace.root/"ages"
+    settings = change_settings(settings, dict(schedule=dict(epochs=epochs)))
     write_phantoms(root/"phantoms", number, workspace.profile.seed)
     points, masks = read_key_points(root/"phantoms"/"keypoints.csv").set_index("id"), read_mask_folder(root/"phantoms"/"masks")
     radiographs = load_cohort(root/"phantoms")
@@ -236,7 +247,8 @@ def fit_on_phantoms(
     radiographs = radiographs.assign(mask=[str(masks[name]) for name in radiographs.id], **dict(zip(MATRIX_COLUMNS, np.array([frame[:2].ravel() for frame in frames]).T)))
     write_regions(radiographs, _contrasts(radiographs), [("registered", "hand")], settings.scales, settings.margin, root/"phantom-regions")
     images, _ = read_regions(root/"phantom-regions", "registered", "hand")
-    fine_tune("hand", images, radiographs, np.ones(len(radiographs), bool), settings, root/"phantom-network", workspace.root/"checkpoints"/"phantom-network.safetensors", workspace.profile.seed, log=log)
+    job = _job(workspace, root/"phantom-network", log=log)
+    fine_tune("hand", images, radiographs, np.ones(len(radiographs), bool), settings, job)
     return root/"phantom-network"
 
 # %% ../../nbs/release/71_ages.ipynb #23
@@ -258,10 +270,11 @@ def cross_fit_variants(
 
 def _fit_variant(workspace, radiographs, step, seen, place, fold, log):
     "One network of a step, and what it says of what it has not seen"
-    settings, kind = replace(workspace.profile.fine_tuning, **step["changes"]), step.get("kind", "registered")
+    settings, kind = workspace.profile.fine_tuning, step.get("kind", "registered")
+    for changes in step["changes"]: settings = change_settings(settings, changes)
     images, _ = read_regions(workspace.root/"ages"/step["regions"], kind, "hand")
-    return fine_tune("hand", images, radiographs, seen.to_numpy(), settings, workspace.root/"ages"/place,
-                     workspace.root/"checkpoints"/f"{place}.safetensors", workspace.profile.seed + fold, kind=kind, log=log)
+    job = _job(workspace, workspace.root/"ages"/place, fold, log)
+    return fine_tune("hand", images, radiographs, seen.to_numpy(), settings, job, kind)
 
 
 def fit_nested(
@@ -305,8 +318,8 @@ def fit_paper_network(
     images, _ = read_regions(workspace.root/"ages"/"paper", "registered", "hand")
     for fold in folds:
         split = np.where(radiographs.fold == fold, "test", "train")
-        table = fit_bone_age(name, images, radiographs.sex.to_numpy(), radiographs.bone_age.to_numpy(float), split, PAPER_NETWORK, workspace.root/"ages"/f"paper-{fold}",
-                             workspace.root/"checkpoints"/f"paper-{fold}.safetensors", workspace.profile.seed, ids=radiographs.id.to_numpy(), log=log, stale="restart")
+        job = _job(workspace, workspace.root/"ages"/f"paper-{fold}", log=log)
+        table = fit_bone_age(name, images, radiographs.assign(split=split), PAPER_NETWORK, job)
         tables.append(table.assign(step="the paper's network, from nothing")[["step", "id", "sex", "bone_age", "predicted"]])
     return pd.concat(tables, ignore_index=True)
 
@@ -424,7 +437,7 @@ def run_ablation(
     regions, folds = tuple(workspace.profile.fine_tuning.regions), tuple(range(workspace.profile.fine_tuning.folds))
     variants = steps()
     short_way = variants[WHOLE_HAND_SHORT]
-    after_phantoms = short_way | dict(changes=SHORT | dict(start=str(fit_on_phantoms(workspace, phantoms, log=log))))
+    after_phantoms = short_way | dict(changes=[SHORT, dict(start=str(fit_on_phantoms(workspace, phantoms, log=log)))])
     hand = region_predictions(said, radiographs, regions, "hand").assign(step=HAND)
     short, plain = (cross_fit_variants(workspace, radiographs, {name: variants.pop(name)}, folds, log) for name in (WHOLE_HAND_SHORT, PLAIN))
     changed = cross_fit_variants(workspace, radiographs, variants | {"phantoms before radiographs": after_phantoms}, log=log)
@@ -454,7 +467,7 @@ def release_ages(
     rules = build_released_rules(said, radiographs, regions, settings.folds)
     write_ensemble_rules(workspace.models/"ensembles.json", rules)  # the run's folder can be named as weights
     card = dict(data=_data_words(radiographs, settings), radiographs=len(radiographs), folds=settings.folds, preprocessing=preprocessing, errors=summarise_age_errors(ensemble_prediction), errors_without_sex=summarise_age_errors(unknown),
-                regions=summarise_regions(said, radiographs, regions, ensemble_prediction), weights=_weights_of(rules, regions), settings=dict(vars(settings)))
+                regions=summarise_regions(said, radiographs, regions, ensemble_prediction), weights=_weights_of(rules, regions), settings=asdict(settings))
     if compare:
         some = workspace.read_table("cohort").merge(radiographs[["id", "fold"]]).sample(min(54, len(radiographs)), random_state=workspace.profile.seed)
         card |= dict(steps=run_ablation(workspace, radiographs, said, ensemble_prediction, unknown, log), variants=summarise_age_variants(compute_age_changes(some, build_age_fold_assessors(workspace, weights_folder(), rules))))
@@ -520,5 +533,5 @@ def _run_in_words(workspace):
     "What a run of the paper's models was fitted on, and at what size"
     settings, split = workspace.profile.bone_age, workspace.read_table("cohort").split.value_counts()
     shapes = ", ".join(f"{'×'.join(map(str, region_matrix(region, scale)[1]))} ({region})" for region, scale in settings.scales.items())
-    return (f"Profile `{workspace.profile.name}` on {split.sum():,} radiographs: {split['train']:,} to fit on, {split['validation']:,} held out; inputs of {shapes} pixels, {settings.epochs} epochs. "
+    return (f"Profile `{workspace.profile.name}` on {split.sum():,} radiographs: {split['train']:,} to fit on, {split['validation']:,} held out; inputs of {shapes} pixels, {settings.schedule.epochs} epochs. "
             "The paper had ten times as many radiographs and sixteen times as many pixels, so its MAE cannot be expected; its comparisons can be made.")

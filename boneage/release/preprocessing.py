@@ -34,7 +34,7 @@ from boneage.datasets.preprocessing import (
     result_or_raise,
     write_masks,
 )
-from ..datasets.profiles import KeyPointSettings
+from ..datasets.profiles import KeyPointSettings, Schedule
 from ..datasets.workspace import Workspace
 from ..geometry import mirror, rotation, scaling, transform, translation, warp
 from ..networks import count_parameters, load_network, save_network
@@ -49,9 +49,9 @@ from boneage.paper.pipeline import (
 )
 from ..radiographs import read_mask, read_radiograph, write_mask
 from ..registration import FRAME_CAPITATE, FRAME_SHAPE, FRAME_TIP, KEY_POINTS, frame_from_key_points
-from ..training.core import digest
+from ..training.core import FitJob, digest
 from ..training.keypoints import fit_key_points
-from ..training.mining import fit_round, oversample_labelled, run_positive_mining
+from ..training.mining import MiningData, fit_round, oversample_labelled, run_positive_mining
 
 # %% ../../nbs/release/70_preprocessing.ipynb #05
 FOLDS = 3
@@ -74,17 +74,28 @@ class MaskData:
         self.truth = true_masks(radiographs[radiographs.origin.isin(["label", "composite", "phantom"])], self.inputs.shape[1:])
         self.by_hand = radiographs.id[(radiographs.origin == "label") & radiographs.id.isin(self.truth)].tolist()
         self.made = {i: self.truth[i] for i in radiographs.id[radiographs.origin.isin(["composite", "phantom"])]}
+        self.mining = MiningData(self.ids, self.inputs, self.truth, self.by_hand)
 
 # %% ../../nbs/release/70_preprocessing.ipynb #10
+def _segmentation_job(
+    workspace:Workspace,
+    name:str,                # of the network's folder in `models`
+    log:Callable|None=None,  # called with a line after each epoch
+) -> FitJob:
+    "The job of a segmentation network of the release; its rounds share a folder of checkpoints"
+    checkpoints = workspace.root/"checkpoints"/"segmentation"
+    return FitJob(workspace.models/name, checkpoints, workspace.profile.seed, log=log, stale="restart")
+
+
 def fit_initial_segmentation(
     workspace:Workspace,
     data:MaskData,
     log:Callable|None=None,  # called with a line after each epoch
 ) -> Path:                      # folder of the network
     "A segmentation network that has seen made plates only, to begin mining with"
-    folder, seed = workspace.models/"segmentation-base", workspace.profile.seed
-    fit_round("-base", data.ids, data.inputs, data.made, [], workspace.profile.segmentation, folder, workspace.root/"checkpoints"/"segmentation", seed, log)
-    return folder
+    job = _segmentation_job(workspace, "segmentation-base", log)
+    fit_round("-base", data.mining, data.made, workspace.profile.segmentation, job)
+    return job.folder
 
 # %% ../../nbs/release/70_preprocessing.ipynb #11
 def mine_masks(
@@ -94,8 +105,9 @@ def mine_masks(
     log:Callable|None=None,
 ) -> dict[str, np.ndarray]:     # what is believed after the last round, by id
     "Positive mining over the cohort: publishes `mining.csv`"
-    result = run_positive_mining(data.ids, data.inputs, data.truth, build_curator(workspace, data.truth), workspace.profile.segmentation, workspace.models/"segmentation-mined",
-                  workspace.root/"checkpoints"/"segmentation", workspace.profile.seed, log=log, initial=base, by_hand=data.by_hand)
+    job = replace(_segmentation_job(workspace, "segmentation-mined", log), initial=base)
+    curator = build_curator(workspace, data.truth)
+    result = run_positive_mining(data.mining, curator, workspace.profile.segmentation, job)
     workspace.write_table("mining", result.rounds)
     return data.truth | {c.id: mask for c, mask in zip(result.candidates, result.accepted) if mask is not None}
 
@@ -112,10 +124,9 @@ def fit_final_segmentation(
     settings = workspace.profile.segmentation
     settings, ending = replace(settings, shown=settings.final_samples or settings.shown), "" if without is None else f"-fold{without}"
     seen = {i: mask for i, mask in accepted.items() if i in data.made or fold_of(i, folds) != without}
-    folder = workspace.models/f"segmentation{ending}"
-    fit_round(ending or "-last", data.ids, data.inputs, seen, [i for i in data.by_hand if i in seen], settings, folder,
-              workspace.root/"checkpoints"/"segmentation", workspace.profile.seed, log)
-    return folder
+    job = _segmentation_job(workspace, f"segmentation{ending}", log)
+    fit_round(ending or "-last", data.mining, seen, settings, job)
+    return job.folder
 
 # %% ../../nbs/release/70_preprocessing.ipynb #12
 def cross_fit_segmentation(
@@ -180,10 +191,13 @@ def fit_detector(
     "Fit a key-point network on made plates and on the real ones outside a fold"
     chosen = np.flatnonzero(~data.real | (data.folds != without))
     rows = chosen[oversample_labelled(data.labelled[chosen], settings.labelled_share)]
-    settings = replace(settings, epochs=max(settings.epochs, -(-settings.shown//len(rows))))
+    epochs = max(settings.schedule.epochs, -(-settings.shown//len(rows)))
+    settings = replace(settings, schedule=replace(settings.schedule, epochs=epochs))
     crops = data.crops if settings.inputs == 2 or data.crops.ndim == 3 else data.crops[:, 0]
-    fit_key_points(crops, data.points, settings, workspace.models/name, workspace.root/"checkpoints"/f"{name}.safetensors", workspace.profile.seed, rows=rows, stale="restart", log=log)
-    return workspace.models/name
+    checkpoint = workspace.root/"checkpoints"/f"{name}.safetensors"
+    job = FitJob(workspace.models/name, checkpoint, workspace.profile.seed, log=log, stale="restart")
+    fit_key_points(crops, data.points, settings, job, rows=rows)
+    return job.folder
 
 # %% ../../nbs/release/70_preprocessing.ipynb #16
 def cross_fit_key_points(
@@ -202,7 +216,9 @@ def cross_fit_key_points(
         network, config = load_network(fit_detector(workspace, data, settings, f"{name}-fold{fold}", fold, log))
         inside = radiographs[radiographs.id.map(fold_of) == fold]
         contrasts = [result_or_raise(m).contrast for _, m in map_in_parallel(lambda job: measure_radiograph(*job), list(zip(inside.path, inside["mask"])))]
-        tables.append(register_cohort(inside, contrasts, network, config, settings.passes, workspace.root/f"{name}-fold{fold}.part.jsonl", digest(network.state_dict())))
+        part = workspace.root/f"{name}-fold{fold}.part.jsonl"
+        made_with = digest(network.state_dict())
+        tables.append(register_cohort(inside, contrasts, (network, config), settings.passes, part, made_with))
     table = pd.concat(tables, ignore_index=True)
     workspace.write_table(f"crossfit-{name}", table)
     return table
@@ -343,7 +359,7 @@ def summarise_registration(
             "beyond 60 px": int((landed > 60).any(axis=1).sum()), "mirrored hands": int(mirrored.sum()), "of them righted": int(mirror_correct[mirrored].sum()), "others mirrored wrongly": int((~mirror_correct[~mirrored]).sum())}
 
 # %% ../../nbs/release/70_preprocessing.ipynb #34
-PAPER_DETECTOR = KeyPointSettings(labels=300, crop_size=320, epochs=1, shown=60_000, labelled_share=0.6, batch_size=32, learning_rate=2e-3, passes=3)  # the paper's network on the same views
+PAPER_DETECTOR = KeyPointSettings(labels=300, crop_size=320, schedule=Schedule(1, 2e-3), shown=60_000, labelled_share=0.6, batch_size=32, passes=3)  # the paper's network on the same views
 
 # %% ../../nbs/release/70_preprocessing.ipynb #35
 def fit_preprocessing(

@@ -6,8 +6,7 @@
 __all__ = ['rows_for', 'mae_months', 'bone_age_config', 'fit_bone_age']
 
 # %% ../../nbs/training/55_bone_age.ipynb #03
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +15,17 @@ import torch
 from torch import nn
 
 from ..bone_age import ModelName
-from ..datasets.profiles import BoneAgeSettings
+from ..datasets.profiles import Augmentation, BoneAgeSettings
 from ..files import publish
 from ..inference import NetworkInput
 from ..networks import MONTHS, months_from_scaled, save_network, scaled_from_months
 from ..registration import region_matrix
 from boneage.training.core import (
     ArrayLoader,
-    Augmentation,
-    Schedule,
+    FitJob,
     apply_lookup_tables,
     fit,
-    new_network,
+    initial_network,
     pick_device,
     sample_lookup_tables,
     sample_matrices,
@@ -82,38 +80,26 @@ def bone_age_config(
 # %% ../../nbs/training/55_bone_age.ipynb #17
 def fit_bone_age(
     name:ModelName,
-    regions:np.ndarray,         # uint8 (n, H, W), array or memory map: the model's region with the settings' margin
-    sex:np.ndarray,             # (n,) "M" or "F"
-    bone_age:np.ndarray,        # (n,) months, NaN where not known
-    split:np.ndarray,           # (n,) "train", "validation" or "test"
+    regions:np.ndarray,    # uint8 (n, H, W), array or memory map: the model's region with the settings' margin
+    cohort:pd.DataFrame,   # (n,) id, sex, bone_age (months), split ("train", "validation", "test"), in the same order
     settings:BoneAgeSettings,
-    folder,                     # where the model goes: weights, configuration, history.csv, predictions.csv
-    checkpoint,                 # file to resume from, *.safetensors
-    seed:int=0,
-    ids:np.ndarray|None=None,   # (n,) names of the radiographs; None: row numbers
-    device:str|None=None,
-    log:Callable|None=None,  # called with a line after each epoch
-    stale:str="raise",          # or "restart": what to do with a checkpoint of another fit
-) -> pd.DataFrame:              # id, sex, bone_age, predicted (months), split: validation and test rows
+    job:FitJob,            # its folder gets weights, configuration, history.csv, predictions.csv
+) -> pd.DataFrame:         # id, sex, bone_age, predicted (months), split: validation and test rows
     "Fit one bone-age model and publish it with its predictions of what was held out"
-    config = bone_age_config(name, settings)
+    network, config = initial_network(bone_age_config(name, settings), job)
     _check_regions(name, regions, settings)
-    device, rows = pick_device(device), rows_for(name, sex, bone_age, split)
+    device, rows = pick_device(job.device), rows_for(name, cohort.sex, cohort.bone_age, cohort.split)
     if not len(rows["train"]): raise ValueError(f"{name}: the cohort has no radiograph to train on.")
-    months = np.asarray(bone_age, np.float32)
-    augmentation = Augmentation(settings.rotation, settings.zoom, settings.shift, gamma=settings.gamma)
-    train = ArrayLoader((regions, months), _PrepareRegions(config["shape"], augmentation), settings.batch_size, True, seed, device, rows["train"])
-    plain = dict(arrays=(regions, months), prepare=_PrepareRegions(config["shape"]), batch_size=2 * settings.batch_size, device=device)
-    valid = ArrayLoader(**plain, rows=rows["validation"]) if len(rows["validation"]) else None
-    network = new_network(config, seed)
-    history = fit(network, train, valid, nn.L1Loss(), Schedule(settings.epochs, settings.learning_rate, settings.weight_decay), checkpoint, seed,
-                  metrics=[mae_months], log=log, stale=stale)
+    arrays, augmented = (regions, cohort.bone_age.to_numpy(np.float32)), _PrepareRegions(config["shape"], settings.augmentation)
+    train = ArrayLoader(arrays, augmented, settings.batch_size, True, job.seed, device, rows["train"])
+    plain = ArrayLoader(arrays, _PrepareRegions(config["shape"]), 2 * settings.batch_size, device=device)
+    valid = replace(plain, rows=rows["validation"]) if len(rows["validation"]) else None
+    history = fit(network, train, valid, nn.L1Loss(), settings.schedule, job, metrics=[mae_months])
     held_out = np.concatenate([rows["validation"], rows["test"]])
-    predicted = _predict(network, ArrayLoader(**plain, rows=held_out)) if len(held_out) else np.zeros(0)
-    names = np.arange(len(regions)).astype(str) if ids is None else np.asarray(ids)
-    predictions = pd.DataFrame(dict(id=names, sex=sex, bone_age=bone_age, split=split)).iloc[held_out].reset_index(drop=True)
+    predicted = _predict(network, replace(plain, rows=held_out)) if len(held_out) else np.zeros(0)
+    predictions = cohort[["id", "sex", "bone_age", "split"]].iloc[held_out].reset_index(drop=True)
     predictions.insert(3, "predicted", predicted)
-    if rank_and_world_size()[0] == 0: _publish_model(folder, network, config, name, history, predictions, len(rows["train"]))
+    if rank_and_world_size()[0] == 0: _publish_model(job.folder, network, config, name, history, predictions, len(rows["train"]))
     return predictions
 
 # %% ../../nbs/training/55_bone_age.ipynb #18

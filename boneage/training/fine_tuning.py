@@ -8,7 +8,6 @@ __all__ = ['imagenet_weights', 'translate_lite0', 'recalibrate_batch_norm', 'sta
 
 # %% ../../nbs/training/56_fine_tuning.ipynb #03
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..datasets.profiles import FineTuningSettings
+from ..datasets.profiles import Augmentation, FineTuningSettings
 from ..files import publish
 from ..geometry import invert, translation
 from ..inference import MONTHS, SEX_OUTPUTS, NetworkInput, WeightsError, read_config
@@ -27,8 +26,7 @@ from ..networks import LITE0, EfficientNetBoneAge, fold_batch_norm, load_network
 from ..registration import region_matrix
 from boneage.training.core import (
     ArrayLoader,
-    Augmentation,
-    Schedule,
+    FitJob,
     apply_lookup_tables,
     digest,
     fit,
@@ -196,24 +194,21 @@ def fine_tune(
     cohort:pd.DataFrame,        # (n,) id, sex, bone_age (months), as many and in the same order
     seen:np.ndarray,            # bool (n,), which to fit on
     settings:FineTuningSettings,
-    folder,                     # where the network goes, with predictions.csv, distributions.npy and history.csv
-    checkpoint,                 # file to resume from, *.safetensors
-    seed:int = 0,
-    device:str|None = None,
-    log:Callable|None = None, # called with a line after each epoch
+    job:FitJob,                 # its folder gets the network, predictions.csv, distributions.npy and history.csv
     kind:str = "registered",    # how far the radiographs have been preprocessed
 ) -> pd.DataFrame:              # id, sex, bone_age, predicted, unknown (months without sex): what was not fitted on and has an age
     "Fit one network and publish it with what it says of the plates that it has not seen; a killed fit goes on, a finished one is read back"
-    seen, folder = np.asarray(seen, bool), Path(folder)
-    made_with = digest(repr(settings), region, kind, seed, cohort.id.to_numpy(object), cohort.bone_age.to_numpy(float), cohort.sex.to_numpy(object), seen, regions)
+    seen, folder = np.asarray(seen, bool), Path(job.folder)
+    if job.initial: settings = replace(settings, start=str(job.initial))
+    labels = cohort.id.to_numpy(object), cohort.bone_age.to_numpy(float), cohort.sex.to_numpy(object)
+    made_with = digest(repr(settings), region, kind, job.seed, *labels, seen, regions)
     if _is_finished(folder, made_with): return pd.read_csv(folder/"predictions.csv", dtype={"id": str})
     config = fine_tuning_config(settings, region, kind)
-    train, valid = _loaders(region, regions, cohort, seen, settings, config, seed, pick_device(device))
-    network = starting_network(settings, config, [x.cpu() for (x, _), _ in zip(train, range(20))], seed)
+    train, valid = _loaders(regions, cohort, seen, settings, config, job)
+    network = starting_network(settings, config, [x.cpu() for (x, _), _ in zip(train, range(20))], job.seed)
     loss = AgeDistributionLoss(settings.smoothing, settings.smoothing_weight, settings.unknown_sex_weight)
     held_out = cohort[~seen & cohort.bone_age.notna().to_numpy()]
-    schedule = Schedule(settings.epochs, settings.learning_rate, settings.weight_decay, clip=5.0, bfloat16=False)
-    history = fit(network, train, valid, loss, schedule, checkpoint, seed, metrics=[own_mae_months], log=log, stale="restart")
+    history = fit(network, train, valid, loss, settings.schedule, job, metrics=[own_mae_months])
     said = ask(network, regions[valid.rows], config["shape"], settings.tta, device=valid.device) if valid else np.zeros((0, len(SEX_OUTPUTS), MONTHS), np.float32)
     table = tabulate_predictions(held_out, said)
     with publish(folder/"distributions.npy") as path, path.open("wb") as file: np.save(file, said.astype(np.float16))
@@ -223,15 +218,16 @@ def fine_tune(
     return table
 
 # %% ../../nbs/training/56_fine_tuning.ipynb #25
-def _loaders(region, regions, cohort, seen, settings, config, seed, device):
+def _loaders(regions, cohort, seen, settings, config, job):
     "Batches to fit on, and of what is left out (None where nothing is); `ValueError` when the regions are others than the settings say"
+    region, device = config["network_input"]["region"], pick_device(job.device)
     stored = region_matrix(region, settings.scales[region], settings.margin)[1]
     if regions.shape[1:] != tuple(stored): raise ValueError(f"The regions are {regions.shape[1:]} pixels, but scale {settings.scales[region]} with margin {settings.margin} makes {tuple(stored)}.")
     months, sex = cohort.bone_age.to_numpy(np.float32), cohort.sex.map(SEX_OUTPUTS.index).to_numpy(np.int64)
     known, shape, arrays = np.isfinite(months), tuple(config["shape"]), (regions, months, sex)
     if not (seen & known).any(): raise ValueError("There is no radiograph with a bone age to fit on.")
-    augmentation = Augmentation(settings.rotation, zoom=settings.zoom, shift=settings.shift, gamma=settings.gamma, levels=settings.levels, sharpness=settings.sharpness)
-    train = ArrayLoader(arrays, _PrepareAges(shape, augmentation), settings.batch_size, True, seed, device, np.flatnonzero(seen & known))
+    prepare = _PrepareAges(shape, settings.augmentation)
+    train = ArrayLoader(arrays, prepare, settings.batch_size, True, job.seed, device, np.flatnonzero(seen & known))
     held_out = np.flatnonzero(~seen & known)
     return train, ArrayLoader(arrays, _PrepareAges(shape), 2*settings.batch_size, device=device, rows=held_out) if len(held_out) else None
 

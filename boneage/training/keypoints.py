@@ -7,7 +7,6 @@ __all__ = ['COARSE_AUGMENTATION', 'REFINEMENT_AUGMENTATION', 'KeyPointLoss', 'me
            'heat_map_pixel_error', 'poses', 'key_point_config', 'fit_key_points']
 
 # %% ../../nbs/training/54_keypoints.ipynb #03
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,17 +14,16 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..datasets.profiles import KeyPointSettings
+from ..datasets.profiles import Augmentation, KeyPointSettings
 from ..inference import NetworkInput
 from ..keypoints import first_input_from_crop, next_input_from_crop
 from ..networks import save_network, soft_argmax
 from boneage.training.core import (
     ArrayLoader,
-    Augmentation,
-    Schedule,
+    FitJob,
     apply_lookup_tables,
     fit,
-    new_network,
+    initial_network,
     pick_device,
     sample_lookup_tables,
     sample_matrices,
@@ -142,7 +140,6 @@ def key_point_config(
         network_input = NetworkInput(shape=tuple(settings.shape), size=crops[-1], passes=settings.passes)
         return dict(network="HeatMapNetwork", width=settings.width, depth=settings.depth, inputs=inputs,
                     network_input=network_input.to_config())
-    if settings.network != "KeyPointNetwork": raise ValueError(f"There is no key-point network {settings.network!r}: expected KeyPointNetwork or HeatMapNetwork.")
     return dict(network="KeyPointNetwork", shape=tuple(settings.shape), widths=tuple(settings.widths),
                 hidden=tuple(settings.hidden), dropout=settings.dropout,
                 network_input=NetworkInput(size=crops[-1], passes=settings.passes).to_config())
@@ -152,30 +149,25 @@ def fit_key_points(
     crops:np.ndarray,           # uint8 (n, s, s) or, for two inputs, (n, 2, s, s), from `key_point_crop`
     points:np.ndarray,          # (n, 3, 2) key points in pixels of the views, NaN where not labelled
     settings:KeyPointSettings,
-    folder,                     # where the fitted network goes
-    checkpoint,                 # file to resume from, *.safetensors
-    seed:int=0,
+    job:FitJob,
     validation:tuple|None=None, # more views and points, to follow the fit with
-    device:str|None=None,
-    log:Callable|None=None,  # called with a line after each epoch
-    stale:str="raise",          # or "restart": what to do with a checkpoint of another fit
-    rows:np.ndarray|None=None,  # which to show in an epoch, each as often as it stands here; None: each labelled one once
+    rows:np.ndarray|None=None,  # which to use in an epoch, each as often as it stands here; None: each labelled one once
 ) -> pd.DataFrame:              # a row an epoch
     "Fit a key-point network on labelled views, and save it"
     labelled = np.isfinite(points).any((1, 2))
     if len(crops) != len(points) or not labelled.any():
         raise ValueError(f"The key-point network needs labels: {labelled.sum()} of {len(crops)} views have any.")
-    device, shape = pick_device(device), tuple(settings.shape)
-    config = key_point_config(settings, crops.shape)
+    device, shape = pick_device(job.device), tuple(settings.shape)
     def loader(crops, points, prepare, **kwargs):
         arrays = (crops, np.asarray(points, np.float64), *poses(points, crops.shape[-1], shape))
         return ArrayLoader(arrays, prepare, settings.batch_size, device=device, **kwargs)
     rows = np.flatnonzero(labelled) if rows is None else rows
-    train = loader(crops, points, _PreparePoses(shape, COARSE_AUGMENTATION, REFINEMENT_AUGMENTATION), shuffle=True, seed=seed, rows=rows)
-    valid = loader(*validation, _PreparePoses(shape, COARSE_AUGMENTATION, REFINEMENT_AUGMENTATION)) if validation else None
-    network = new_network(config, seed)
-    maps = settings.network == "HeatMapNetwork"
-    history = fit(_HeatMaps(network) if maps else network, train, valid, HeatMapLoss() if maps else KeyPointLoss(), Schedule(settings.epochs, settings.learning_rate),
-                  checkpoint, seed, metrics=[heat_map_pixel_error if maps else mean_pixel_error], log=log, stale=stale)
-    save_network(folder, network, config, card={"images": int(labelled.sum()), "train_loss": float(history.train_loss.iloc[-1])})
+    prepare = _PreparePoses(shape, COARSE_AUGMENTATION, REFINEMENT_AUGMENTATION)
+    train = loader(crops, points, prepare, shuffle=True, seed=job.seed, rows=rows)
+    valid = loader(*validation, prepare) if validation else None
+    network, config = initial_network(key_point_config(settings, crops.shape), job)
+    if settings.network == "HeatMapNetwork": fitted, loss, metric = _HeatMaps(network), HeatMapLoss(), heat_map_pixel_error
+    else: fitted, loss, metric = network, KeyPointLoss(), mean_pixel_error
+    history = fit(fitted, train, valid, loss, settings.schedule, job, metrics=[metric])
+    save_network(job.folder, network, config, card={"images": int(labelled.sum()), "train_loss": float(history.train_loss.iloc[-1])})
     return history

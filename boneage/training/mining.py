@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Curator', 'MaskCandidate', 'curate_by_quality', 'curate_by_truth', 'curate_by_decisions', 'read_decisions',
-           'predict_candidates', 'MiningResult', 'oversample_labelled', 'run_positive_mining', 'fit_round']
+           'predict_candidates', 'MiningResult', 'oversample_labelled', 'MiningData', 'run_positive_mining',
+           'fit_round']
 
 # %% ../../nbs/training/53_mining.ipynb #02
 import math
@@ -23,6 +24,7 @@ from ..geometry import letterbox, warp
 from ..networks import load_network
 from ..radiographs import read_mask
 from ..segmentation import segment
+from .core import FitJob
 from .segmentation import fit_segmentation, jaccard
 
 # %% ../../nbs/training/53_mining.ipynb #05
@@ -118,54 +120,58 @@ def oversample_labelled(
     times = round(share/(1 - share)*len(predicted)/max(len(hand), 1))
     return np.concatenate([np.repeat(hand, max(1, times)), predicted])
 
+# %% ../../nbs/training/53_mining.ipynb #12d
+@dataclass(frozen=True)
+class MiningData:
+    "Radiographs of a training set, and what is known of their masks"
+    ids: list[str]                     # of all radiographs
+    inputs: np.ndarray                 # uint8 (n, h, w), stored radiographs in the order of `ids`
+    labelled: dict[str, np.ndarray]    # masks labelled by hand: bool (h, w), by id
+    by_hand: list[str]|None = None     # which of `labelled` are repeated for `labelled_share`; None: all
+    truth: dict[str, np.ndarray]|None = None  # only to measure: true masks of unlabelled radiographs
+
 # %% ../../nbs/training/53_mining.ipynb #13
 def run_positive_mining(
-    ids:list[str],                   # of all plates
-    inputs:np.ndarray,               # uint8 (n, h, w), stored radiographs in the order of `ids`
-    labelled:dict[str, np.ndarray],  # masks labelled by hand: bool (h, w), by id
+    data:MiningData,
     curator:Curator,
     settings:SegmentationSettings,
-    folder:str|Path,                 # where the fitted network goes
-    checkpoints:str|Path,            # where the rounds can be resumed from
-    seed:int=0,
-    truth:dict[str, np.ndarray]|None=None, # only to measure: true masks of unlabelled plates
-    log:Callable|None=None,       # called with a line after each epoch
-    initial:str|Path|None=None,      # folder of a network that the first round starts from; None: random weights
-    by_hand:list[str]|None=None,     # which of `labelled` are shown as often as `labelled_share` asks; None: all
+    job:FitJob,              # folder: of the fitted network; checkpoint: folder that rounds can be resumed from
 ) -> MiningResult:
     "Positive mining (Fig. 1): train, predict, curate, grow the training set, repeat"
-    if not labelled: raise ValueError("positive mining needs at least one mask labelled by hand to start from")
-    free = [i for i, name in enumerate(ids) if name not in labelled]
-    rounds, accepted, candidates, verdicts = [], dict(labelled), [], []
+    if not data.labelled: raise ValueError("positive mining needs at least one mask labelled by hand to start from")
+    free = [i for i, name in enumerate(data.ids) if name not in data.labelled]
+    rounds, accepted, candidates, verdicts = [], dict(data.labelled), [], []
     for number in range(1, settings.rounds + 1):
-        before_it = Path(checkpoints)/f"round{number - 1}" if number > 1 else initial
-        history = fit_round(number, ids, inputs, accepted, list(labelled) if by_hand is None else by_hand, settings, folder, checkpoints, seed, log, before_it)
+        initial = Path(job.checkpoint)/f"round{number - 1}" if number > 1 else job.initial
+        history = fit_round(number, data, accepted, settings, replace(job, initial=initial))
         before = {c.id: c.mask for c in candidates}
-        candidates = predict_candidates([ids[i] for i in free], inputs[free], *load_network(folder), before)
+        network = load_network(job.folder)
+        candidates = predict_candidates([data.ids[i] for i in free], data.inputs[free], *network, before)
         verdicts = curator(candidates)
-        rounds.append(_round_numbers(number, accepted, candidates, verdicts, history, truth))
-        accepted = dict(labelled) | {c.id: mask for c, mask in zip(candidates, verdicts) if mask is not None}
+        rounds.append(_round_numbers(number, accepted, candidates, verdicts, history, data.truth))
+        accepted = dict(data.labelled) | {c.id: mask for c, mask in zip(candidates, verdicts) if mask is not None}
     return MiningResult(pd.DataFrame(rounds), candidates, list(verdicts))
 
 # %% ../../nbs/training/53_mining.ipynb #14
 def fit_round(
     number:int|str,                  # of the round: names its folder and its checkpoint
-    ids, inputs,                     # as in `mine`
+    data:MiningData,
     accepted:dict[str, np.ndarray],  # masks to fit on, by id
-    by_hand:list[str],               # those of them that are shown as often as `labelled_share` asks
     settings:SegmentationSettings,
-    folder, checkpoints, seed:int,   # as in `mine`
-    log:Callable|None=None,
-    initial:str|Path|None=None,      # folder of the network to start from
+    job:FitJob,                      # as of `run_positive_mining`; `initial` is that of this round
 ) -> pd.DataFrame:                   # the fit's history
     "One round's fit"
-    chosen = [i for i, name in enumerate(ids) if name in accepted]
-    masks = np.stack([np.uint8(accepted[ids[i]])*255 for i in chosen])
-    rows = oversample_labelled(np.isin(np.array(ids)[chosen], by_hand), settings.labelled_share)
-    settings = replace(settings, epochs=max(settings.epochs, -(-settings.shown//len(rows))))
-    history = fit_segmentation(inputs[chosen], masks, settings, Path(checkpoints)/f"round{number}", Path(checkpoints)/f"round{number}.safetensors",
-                               seed + zlib.crc32(str(number).encode()) % 1000, initial=initial, rows=rows, stale="restart", log=log)
-    for name in "model.safetensors", "config.json": _copy(Path(checkpoints)/f"round{number}"/name, Path(folder)/name)
+    chosen = [i for i, name in enumerate(data.ids) if name in accepted]
+    masks = np.stack([np.uint8(accepted[data.ids[i]])*255 for i in chosen])
+    by_hand = list(data.labelled) if data.by_hand is None else data.by_hand
+    rows = oversample_labelled(np.isin(np.array(data.ids)[chosen], by_hand), settings.labelled_share)
+    epochs = max(settings.schedule.epochs, -(-settings.shown//len(rows)))
+    settings = replace(settings, schedule=replace(settings.schedule, epochs=epochs))
+    checkpoints = Path(job.checkpoint)
+    own = replace(job, folder=checkpoints/f"round{number}", checkpoint=checkpoints/f"round{number}.safetensors",
+                  seed=job.seed + zlib.crc32(str(number).encode()) % 1000)
+    history = fit_segmentation(data.inputs[chosen], masks, settings, own, rows)
+    for name in "model.safetensors", "config.json": _copy(own.folder/name, Path(job.folder)/name)
     return history
 
 # %% ../../nbs/training/53_mining.ipynb #15

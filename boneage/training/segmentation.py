@@ -9,7 +9,6 @@ __all__ = ['SEGMENTATION_AUGMENTATION', 'TRIMMED', 'CLUTTERED', 'COLLIMATED', 'C
 
 # %% ../../nbs/training/52_segmentation.ipynb #03
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -19,17 +18,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..datasets.profiles import SegmentationSettings
+from ..datasets.profiles import Augmentation, SegmentationSettings
 from ..inference import NetworkInput
-from ..networks import load_network, save_network
+from ..networks import save_network
 from ..segmentation import MARGIN, STRETCHED
 from boneage.training.core import (
     ArrayLoader,
-    Augmentation,
-    Schedule,
+    FitJob,
     apply_lookup_tables,
     fit,
-    new_network,
+    initial_network,
     pick_device,
     sample_lookup_tables,
     sample_matrices,
@@ -247,39 +245,33 @@ def calibrate_output_bias(
 
 # %% ../../nbs/training/52_segmentation.ipynb #27
 def fit_segmentation(
-    inputs:np.ndarray,             # uint8 (n, H, W): radiographs as `segmentation_input` makes them, at the network's size or, for close looks, larger
-    masks:np.ndarray,              # uint8 (n, H, W): 0 or 255
+    inputs:np.ndarray,          # uint8 (n, H, W): of `segmentation_input`; at the network's size or, for crops, larger
+    masks:np.ndarray,           # uint8 (n, H, W): 0 or 255
     settings:SegmentationSettings,
-    folder,                        # where the fitted network goes
-    checkpoint,                    # file to resume from, *.safetensors
-    seed:int=0,
-    initial=None,                  # folder of a network to start from; None: random weights
-    rows:np.ndarray|None=None,     # which to show in an epoch, each as often as it stands here; None: each once
-    validation:tuple|None=None,    # more inputs and masks, to follow the fit with
-    device:str|None=None,
-    log:Callable|None=None,     # called with a line after each epoch
-    stale:str="raise",             # or "restart": what to do with a checkpoint of another fit
-) -> pd.DataFrame:                 # a row an epoch
+    job:FitJob,
+    rows:np.ndarray|None=None,  # which to use in an epoch, each as often as it stands here; None: each once
+    validation:tuple|None=None, # more inputs and masks, to follow the fit with
+) -> pd.DataFrame:              # a row an epoch
     "Fit a U-Net on radiographs and masks, and save it"
     if inputs.shape != masks.shape: raise ValueError(f"Each radiograph needs a mask of its size: {inputs.shape} and {masks.shape} don't match.")
-    device, close = pick_device(device), settings.close if settings.passes > 1 else 0.0
+    close = settings.close if settings.passes > 1 else 0.0
     shape = tuple(settings.shape) if close else inputs.shape[1:]
-    if initial: network, config = load_network(initial)
-    else:
-        network_input = NetworkInput(shape=tuple(shape), passes=settings.passes)
-        config = dict(network="UNet", width=settings.width, depth=settings.depth,
-                      network_input=network_input.to_config())
-        network = new_network(config, seed)
+    network_input = NetworkInput(shape=tuple(shape), passes=settings.passes).to_config()
+    config = dict(network="UNet", width=settings.width, depth=settings.depth, network_input=network_input)
+    network, config = initial_network(config, job)
     def loader(inputs, masks, augmentation, close, *edges, **kwargs):
-        return ArrayLoader((inputs, masks, hand_boxes(masks)), _PrepareMasks(shape, augmentation, close, *edges), settings.batch_size, device=device, **kwargs)
+        prepare = _PrepareMasks(shape, augmentation, close, *edges)
+        return ArrayLoader((inputs, masks, hand_boxes(masks)), prepare, settings.batch_size,
+                           device=pick_device(job.device), **kwargs)
     augmentation = CROP_AUGMENTATION if close else SEGMENTATION_AUGMENTATION
-    train = loader(inputs, masks, augmentation, close, *((TRIMMED, COLLIMATED, CLUTTERED) if close else ()), shuffle=True, seed=seed, rows=rows)
+    edges = (TRIMMED, COLLIMATED, CLUTTERED) if close else ()
+    train = loader(inputs, masks, augmentation, close, *edges, shuffle=True, seed=job.seed, rows=rows)
     plain = Augmentation(), 1.0 if close else 0.0
     valid = loader(*validation, *plain) if validation else None
-    history = fit(network, train, valid, SegmentationLoss(index=settings.index), Schedule(settings.epochs, settings.learning_rate), checkpoint, seed,
-                  metrics=[hard_jaccard], log=log, stale=stale)
+    loss = SegmentationLoss(index=settings.index)
+    history = fit(network, train, valid, loss, settings.schedule, job, metrics=[hard_jaccard])
     shown = np.unique(train.rows)
     sample = shown[np.linspace(0, len(shown) - 1, min(len(shown), 500)).astype(int)]
     calibrate_output_bias(network, loader(inputs, masks, *plain, rows=sample))
-    save_network(folder, network, config, card={"images": len(shown), "train_loss": float(history.train_loss.iloc[-1])})
+    save_network(job.folder, network, config, card={"images": len(shown), "train_loss": float(history.train_loss.iloc[-1])})
     return history
