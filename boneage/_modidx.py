@@ -80,6 +80,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'boneage.cli': { 'boneage.cli.AssessOptions': ('assessing/cli.html#assessoptions', 'boneage/cli.py'),
                              'boneage.cli.Commands': ('assessing/cli.html#commands', 'boneage/cli.py'),
                              'boneage.cli.Commands.invoke': ('assessing/cli.html#commands.invoke', 'boneage/cli.py'),
+                             'boneage.cli.ReleaseOptions': ('assessing/cli.html#releaseoptions', 'boneage/cli.py'),
                              'boneage.cli.Sex': ('assessing/cli.html#sex', 'boneage/cli.py'),
                              'boneage.cli._fit_release': ('assessing/cli.html#_fit_release', 'boneage/cli.py'),
                              'boneage.cli._read_sex_table': ('assessing/cli.html#_read_sex_table', 'boneage/cli.py'),

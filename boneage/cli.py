@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'fail', 'Commands', 'main', 'Sex', 'takes_record', 'AssessOptions', 'run_assessment', 'assess', 'check_request',
-           'phantom', 'paper', 'release', 'export']
+           'phantom', 'paper', 'ReleaseOptions', 'release', 'export']
 
 # %% ../nbs/assessing/28_cli.ipynb #02
 import errno
@@ -288,24 +288,31 @@ def paper(
     raise typer.Exit(code)
 
 # %% ../nbs/assessing/28_cli.ipynb #41
-@app.command(epilog="Research use only: boneage is not a medical device.")
-def release(
-    data:Annotated[str, typer.Option(
+@dataclass(frozen=True)
+class ReleaseOptions:
+    "The options of `boneage release`"
+    data: Annotated[str, typer.Option(
         metavar="DIR",
         help="Folder of radiographs with a table of ages and sexes; masks/ and keypoints.csv in it "
-             "are labels.")],
-    profile:Annotated[str, typer.Option(
-        help="Name in reports/profiles, or a path ending in .yaml.")] = "release",
-    ages_only:Annotated[bool, typer.Option(
+             "are labels.")]
+    profile: Annotated[str, typer.Option(
+        help="Name in reports/profiles, or a path ending in .yaml.")] = "release"
+    ages_only: Annotated[bool, typer.Option(
         "--ages-only",
         help="Fit the bone-age networks only, after the released networks for masks and key points (which "
-             "may have been fitted on these radiographs).")] = False,
-    grid:Annotated[Path|None, typer.Option(
+             "may have been fitted on these radiographs).")] = False
+    grid: Annotated[Path|None, typer.Option(
         metavar="DIR", show_default=False,
-        help="results/ of a run of the profile sample, whose numbers go onto the card.")] = None,
-    publish:Annotated[Path|None, typer.Option(
+        help="results/ of a run of the profile sample, whose numbers go onto the card.")] = None
+    publish: Annotated[Path|None, typer.Option(
         metavar="DIR", show_default=False,
-        help="Folder for the networks, their cards and ensemble rules, as the package holds them.")] = None,
+        help="Folder for the networks, their cards and ensemble rules, as the package holds them.")] = None
+
+# %% ../nbs/assessing/28_cli.ipynb #43
+@app.command(epilog="Research use only: boneage is not a medical device.")
+@takes_record(ReleaseOptions)
+def release(
+    options:ReleaseOptions,
 ):
     """Fit the released networks on real radiographs, and measure their errors on held-out ones.
 
@@ -320,12 +327,12 @@ def release(
     from boneage.datasets.workspace import open_workspace
     from boneage.training.fine_tuning import imagenet_weights  # imports PyTorch
     try:
-        path = profile if profile.endswith(".yaml") else Path("reports")/"profiles"/f"{profile}.yaml"
-        chosen = load_profile(path, data=data)
-        if not Path(data).is_dir(): raise ValueError(f"{data}: no such folder of radiographs.")
-        if chosen.fine_tuning.start == "imagenet": imagenet_weights()  # raises now, not after hours
-        workspace = open_workspace(chosen)
-        card = _fit_release(workspace, ages_only, grid, publish)
+        named = Path("reports")/"profiles"/f"{options.profile}.yaml"
+        profile = load_profile(options.profile if options.profile.endswith(".yaml") else named, data=options.data)
+        if not Path(options.data).is_dir(): raise ValueError(f"{options.data}: no such folder of radiographs.")
+        if profile.fine_tuning.start == "imagenet": imagenet_weights()  # raises now, not after hours
+        workspace = open_workspace(profile)
+        card = _fit_release(workspace, options)
     except ValueError as error: fail(error)
     typer.echo(f"Networks: {workspace.models}. Masks and key points of held-out radiographs: "
                f"{workspace.root/'held_out.csv'}. Their predicted bone ages: {workspace.root/'ages'}. "
@@ -333,11 +340,9 @@ def release(
 
 
 def _fit_release(
-    workspace,        # of the profile
-    ages_only:bool,
-    grid:Path|None,
-    publish:Path|None,
-) -> dict:            # card of the bone-age networks
+    workspace, # of the profile
+    options:ReleaseOptions,
+) -> dict:     # card of the bone-age networks
     "Fit the networks of a release, and publish them where a folder is given"
     from datetime import date
 
@@ -348,7 +353,7 @@ def _fit_release(
     from boneage.release.cards import publish_preprocessing
     from boneage.release.preprocessing import assess_held_out, build_fold_assessors, fit_preprocessing
     today, note = date.today().isoformat(), {}
-    if ages_only:
+    if options.ages_only:
         make_cohort(workspace)
         assessors = [load_assessor(device="cpu")]
         note = dict(preprocessing="by the released networks, which may have been fitted on the radiograph")
@@ -356,13 +361,14 @@ def _fit_release(
         fit_preprocessing(workspace, typer.echo)
         assessors = build_fold_assessors(workspace)
     held_out = assess_held_out(workspace, assessors)
-    if publish and not ages_only: publish_preprocessing(workspace, publish, held_out, assessors, today)
-    card = release_ages(workspace, typer.echo, grid=grid, **note)
+    if options.publish and not options.ages_only:
+        publish_preprocessing(workspace, options.publish, held_out, assessors, today)
+    card = release_ages(workspace, typer.echo, grid=options.grid, **note)
     rules = workspace.models/"ensembles.json"
-    if publish: publish_ages(workspace, read_ensemble_rules(rules), publish, card, today)
+    if options.publish: publish_ages(workspace, read_ensemble_rules(rules), options.publish, card, today)
     return card
 
-# %% ../nbs/assessing/28_cli.ipynb #44
+# %% ../nbs/assessing/28_cli.ipynb #46
 @app.command(epilog="Research use only: boneage is not a medical device.")
 def export(
     out:Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.", show_default=False)],
@@ -384,5 +390,5 @@ def export(
     typer.echo(f"{len(differences)} networks in {out}; the outputs of onnxruntime and PyTorch differ by at "
                f"most {largest:.0e} of the largest.")
 
-# %% ../nbs/assessing/28_cli.ipynb #51
+# %% ../nbs/assessing/28_cli.ipynb #53
 if __name__ == "__main__" and "IPython" not in sys.modules: app()
