@@ -338,7 +338,7 @@ def assess_image(
         except ValueError as error: warnings.append(str(error))
         else:
             plausible = registration_confidence(points, mask)
-            warnings += registration_warnings(plausible, detection.agreement) + cut_warnings(mask, frame)
+            warnings += registration_warnings(plausible, detection.pass_displacement) + cut_warnings(mask, frame)
             radiograph = RegisteredRadiograph(image, mask, contrast, frame)
             verdict, confidence = predict_bone_age(assessor, sex, radiograph), plausible * found.quality
     places = dict(zip(KEY_POINTS, map(tuple, points.tolist())))

@@ -327,9 +327,11 @@ def release(
     from boneage.datasets.workspace import open_workspace
     from boneage.training.fine_tuning import imagenet_weights  # imports PyTorch
     try:
-        named = Path("reports")/"profiles"/f"{options.profile}.yaml"
-        profile = load_profile(options.profile if options.profile.endswith(".yaml") else named, data=options.data)
-        if not Path(options.data).is_dir(): raise ValueError(f"{options.data}: no such folder of radiographs.")
+        path = Path("reports")/"profiles"/f"{options.profile}.yaml"
+        if options.profile.endswith(".yaml"): path = options.profile
+        profile = load_profile(path, data=options.data)
+        if not Path(options.data).is_dir():
+            raise ValueError(f"{options.data}: no such folder of radiographs.")
         if profile.fine_tuning.start == "imagenet": imagenet_weights()  # raises now, not after hours
         workspace = open_workspace(profile)
         card = _fit_release(workspace, options)

@@ -169,19 +169,19 @@ def measure_radiograph(
 # %% ../../nbs/datasets/34_preprocessing.ipynb #23
 def register_radiograph(
     path:str, mask_path:str, contrast:Contrast, network, config:dict, passes:int|None=None,
-) -> dict:  # one row: shape of the plate, key points, their agreement, the matrix's six numbers, mirrored, confidence
+) -> dict:  # one row: shape of the radiograph, key points, pass displacement, the matrix's six numbers, mirrored, confidence
     "Detect the key points of one plate and register it"
     image, mask = read_radiograph(path), read_mask(mask_path)
-    points, agreement, confidence = np.full((3, 2), np.nan), np.nan, 0.0
+    points, displacement, confidence = np.full((3, 2), np.nan), np.nan, 0.0
     matrix, mirrored = letterbox(image.shape, FRAME_SHAPE), False
     if mask.any():
         detection = detect_key_points(image, mask, contrast, network, config, passes)
-        points, agreement = detection.points, detection.agreement
+        points, displacement = detection.points, detection.pass_displacement
         try:
             matrix, mirrored = frame_from_key_points(points)
             confidence = registration_confidence(points, mask)
         except ValueError: pass  # implausible points: the letterbox stands, with confidence 0
-    return (dict(height=image.shape[0], width=image.shape[1]) | dict(zip(POINT_COLUMNS, points.ravel().tolist())) | dict(agreement=float(agreement))
+    return (dict(height=image.shape[0], width=image.shape[1]) | dict(zip(POINT_COLUMNS, points.ravel().tolist())) | dict(pass_displacement=float(displacement))
             | dict(zip(MATRIX_COLUMNS, np.asarray(matrix)[:2].ravel().tolist())) | dict(mirrored=bool(mirrored), confidence=float(confidence)))
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #24

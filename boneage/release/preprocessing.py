@@ -152,7 +152,7 @@ def select_accepted_points(
     found:pd.DataFrame,  # of `cross_fit_key_points`
 ) -> pd.DataFrame:       # annotations whose origin is "found"
     "The points of plates whose registration nobody would be warned of"
-    sure = found[(found.confidence >= REGISTRATION_LIMITS[0]) & (found.agreement <= REGISTRATION_LIMITS[1]) & np.isfinite(found[list(POINT_COLUMNS)]).all(axis=1)]
+    sure = found[(found.confidence >= REGISTRATION_LIMITS[0]) & (found.pass_displacement <= REGISTRATION_LIMITS[1]) & np.isfinite(found[list(POINT_COLUMNS)]).all(axis=1)]
     return workspace.read_table("cohort")[["id", "path"]].merge(sure[["id", *POINT_COLUMNS]], on="id").assign(origin="found", mask=None)
 
 # %% ../../nbs/release/70_preprocessing.ipynb #14
