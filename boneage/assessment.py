@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['MIN_GREY_RANGE', 'FOREARM', 'RIM', 'MAX_CUT_LENGTH', 'MIN_MASK_QUALITY', 'MAX_SECOND_COMPONENT',
-           'REGISTRATION_LIMITS', 'MIN_RELIABLE_AGE', 'MATURE_AGE', 'NO_PREDICTION', 'weights_folder',
-           'load_ensemble_rules', 'Assessment', 'load_radiograph', 'exposure_warnings', 'cut_warnings', 'mask_warnings',
-           'registration_warnings', 'age_warnings', 'check_output_type', 'Assessor', 'ModelPrediction',
-           'predict_with_members', 'apply_tta', 'AgePrediction', 'predict_bone_age', 'assess_image', 'load_assessor']
+           'REGISTRATION_LIMITS', 'MIN_RELIABLE_AGE', 'MATURE_AGE', 'NO_PREDICTION',
+           'weights_folder', 'load_ensemble_rules', 'Assessment', 'load_radiograph',
+           'exposure_warnings', 'cut_warnings', 'mask_warnings', 'registration_warnings',
+           'age_warnings', 'check_output_type', 'Assessor', 'ModelPrediction',
+           'predict_with_members', 'apply_tta', 'AgePrediction', 'predict_bone_age', 'assess_image',
+           'load_assessor']
 
 # %% ../nbs/assessing/20_assessment.ipynb #02
 import math
@@ -144,7 +146,7 @@ def mask_warnings(
     "A sentence when the outline is doubtful or when there may be a second hand"
     warnings = []
     if found.quality < MIN_MASK_QUALITY: warnings.append(f"The outline of the hand is doubtful (quality {found.quality:.2f}).")
-    if found.others > MAX_SECOND_COMPONENT: warnings.append("There may be more than one hand on the plate: only the largest was looked at.")
+    if found.second_component > MAX_SECOND_COMPONENT: warnings.append("There may be more than one hand on the plate: only the largest was looked at.")
     return warnings
 
 # %% ../nbs/assessing/20_assessment.ipynb #33

@@ -1,4 +1,4 @@
-"""What the numbers of a report promise, whatever the predictions are: checked on random predictions."""
+"""Properties of a report's numbers that hold for any predictions, checked on random ones."""
 
 import numpy as np
 import pandas as pd
@@ -17,22 +17,23 @@ from boneage.paper.evaluation import (
     gather_predictions,
     mae_difference,
     mean_absolute_error,
+    proportion_estimate,
     score,
-    share,
     weighted_ensemble_predictions,
 )
 
 
-def random_predictions(n=300, seed=0, spread=8.0):
+def random_predictions(n: int = 300, seed: int = 0, spread: float = 8.0) -> pd.DataFrame:
     "The long table of all twenty models with random errors"
     rng = np.random.default_rng(seed)
-    patients = pd.DataFrame({"id": [f"p{i}" for i in range(n)], "sex": rng.choice(["M", "F"], n), "bone_age": rng.uniform(10, 220, n),
+    patients = pd.DataFrame({"id": [f"p{i}" for i in range(n)], "sex": rng.choice(["M", "F"], n),
+                             "bone_age": rng.uniform(10, 220, n),
                              "split": rng.choice(["validation", "test"], n)})
     tables = []
     for name in (*grid(), *ablation()):
         rows = patients if name.sex == "both" else patients[patients.sex == name.sex[0].upper()]
-        tables.append(rows.assign(predicted=rows.bone_age + rng.normal(0, spread, len(rows)), model=str(name), input=name.input,
-                                  region=name.region, sex_model=name.sex, head=name.head))
+        tables.append(rows.assign(predicted=rows.bone_age + rng.normal(0, spread, len(rows)), model=str(name),
+                                  input=name.input, region=name.region, sex_model=name.sex, head=name.head))
     return pd.concat(tables, ignore_index=True)[list(SCHEMA)]
 
 
@@ -45,11 +46,11 @@ def test_perfect_predictions_have_no_error():
     assert all(rule.half_width == pytest.approx(0, abs=1e-9) for rule in rules.values())
 
 
-def test_95_percent_intervals_hold_the_expectation_about_95_times_in_100():
+def test_95_percent_intervals_contain_the_expectation_about_95_times_in_100():
     expected = 8 * np.sqrt(2 / np.pi)
     rng = np.random.default_rng(0)
-    held = [e.low <= expected <= e.high for e in (mean_absolute_error(np.zeros(200), rng.normal(0, 8, 200), seed=s) for s in range(200))]
-    assert 0.90 <= np.mean(held) <= 0.99
+    estimates = [mean_absolute_error(np.zeros(200), rng.normal(0, 8, 200), seed=seed) for seed in range(200)]
+    assert 0.90 <= np.mean([e.low <= expected <= e.high for e in estimates]) <= 0.99
 
 
 def test_the_interval_narrows_with_the_square_root_of_the_number_of_radiographs():
@@ -62,26 +63,26 @@ def test_the_interval_narrows_with_the_square_root_of_the_number_of_radiographs(
 def test_a_difference_changes_sign_with_its_order_and_is_zero_for_a_model_with_itself(seed):
     rng = np.random.default_rng(seed)
     truth, first, second = rng.uniform(0, 230, (3, 100))
-    forth, back = mae_difference(truth, first, second), mae_difference(truth, second, first)
-    assert forth.value == pytest.approx(-back.value)
-    assert (forth.low, forth.high) == pytest.approx((-back.high, -back.low), abs=0.5)
+    forward, reverse = mae_difference(truth, first, second), mae_difference(truth, second, first)
+    assert forward.value == pytest.approx(-reverse.value)
+    assert (forward.low, forward.high) == pytest.approx((-reverse.high, -reverse.low), abs=0.5)
     assert mae_difference(truth, first, first).value == 0
 
 
-def test_shifting_all_predictions_is_all_bias():
+def test_shifting_all_predictions_changes_only_the_bias():
     truth = np.linspace(10, 220, 50)
     agreement = bland_altman(truth, truth - 4)
     assert (agreement.bias, agreement.low, agreement.high) == pytest.approx((-4, -4, -4))
 
 
-def test_an_ensemble_of_identical_models_is_that_model():
+def test_an_ensemble_of_identical_models_predicts_as_they_do():
     same = random_predictions().assign(predicted=lambda t: t.bone_age + 3)
     ensembles = ensemble_predictions(same)
     assert ensembles.model.nunique() == 9
     assert np.allclose(ensembles.predicted, ensembles.bone_age + 3)
 
 
-def test_ensembles_err_less_than_their_members_when_errors_are_independent():
+def test_ensembles_have_lower_errors_than_their_members_when_these_are_independent():
     predictions = random_predictions()
     members = score(predictions[predictions.input == "registered"], by=("model",)).mae
     assert score(ensemble_predictions(predictions), by=("model",)).mae.max() < members.min()
@@ -103,55 +104,59 @@ def test_ensemble_prediction_lies_between_its_members():
     months = truth + rng.normal(0, 10, (4, 100))
     rule = fit_ensemble_rule(months, truth, "abcd")
     ensemble_prediction = ensemble_mean(months, rule)
-    assert (ensemble_prediction >= months.min(axis=0) - 1e-9).all() and (ensemble_prediction <= months.max(axis=0) + 1e-9).all()
+    assert (ensemble_prediction >= months.min(axis=0) - 1e-9).all()
+    assert (ensemble_prediction <= months.max(axis=0) + 1e-9).all()
 
 
 @pytest.mark.parametrize("noise", ["normal", "heavy-tailed"])
 def test_conformal_intervals_cover_ninety_percent_of_held_out_radiographs(noise):
     rng = np.random.default_rng(3)
-    draw = {"normal": lambda *shape: rng.normal(0, 8, shape), "heavy-tailed": lambda *shape: 5 * rng.standard_t(3, shape)}[noise]
-    held = []
+    sample = {"normal": lambda *shape: rng.normal(0, 8, shape),
+              "heavy-tailed": lambda *shape: 5 * rng.standard_t(3, shape)}[noise]
+    coverage = []
     for _ in range(10):
         truth = rng.uniform(10, 220, 700)
-        months = truth + draw(6, 700)
+        months = truth + sample(6, 700)
         rule = fit_ensemble_rule(months[:, :200], truth[:200], "abcdef")
-        held.append((np.abs(ensemble_mean(months[:, 200:], rule) - truth[200:]) <= rule.half_width).mean())
-    assert np.mean(held) == pytest.approx(0.9, abs=0.03)
+        error = np.abs(ensemble_mean(months[:, 200:], rule) - truth[200:])
+        coverage.append((error <= rule.half_width).mean())
+    assert np.mean(coverage) == pytest.approx(0.9, abs=0.03)
 
 
 def test_ensembles_are_fitted_on_their_members():
     rules = fit_ensemble_rules(random_predictions().query("split == 'validation'"))
-    assert {key: {name.split("-")[2] for name in rule.members} for key, rule in rules.items()} == {
-        "M": {"male", "both"}, "F": {"female", "both"}, "none": {"both"}}
+    sexes = {key: {name.split("-")[2] for name in rule.members} for key, rule in rules.items()}
+    assert sexes == {"M": {"male", "both"}, "F": {"female", "both"}, "none": {"both"}}
     assert all(name.startswith("registered-") for rule in rules.values() for name in rule.members)
 
 
-def test_sex_without_rule_falls_back_to_unknown_sex():
+def test_a_sex_without_a_rule_uses_the_rule_for_unknown_sex():
     predictions = random_predictions()
     girls = fit_ensemble_rules(predictions.query("split == 'validation' and sex == 'F'"))
     assert set(girls) == {"F", "none"}
-    asked = predictions.query("split == 'test'")
-    assert len(weighted_ensemble_predictions(asked, girls)) == asked.id.nunique()
+    test = predictions.query("split == 'test'")
+    assert len(weighted_ensemble_predictions(test, girls)) == test.id.nunique()
 
 
 def test_unlabelled_test_radiographs_are_predicted_and_not_scored():
     predictions = random_predictions()
     rules = fit_ensemble_rules(predictions.query("split == 'validation'"))
-    asked = predictions.query("split == 'test'").assign(bone_age=np.nan)
-    ensemble_prediction = weighted_ensemble_predictions(asked, rules)
-    assert len(ensemble_prediction) == asked.id.nunique() and ensemble_prediction.predicted.notna().all()
+    unlabelled = predictions.query("split == 'test'").assign(bone_age=np.nan)
+    ensemble_prediction = weighted_ensemble_predictions(unlabelled, rules)
+    assert len(ensemble_prediction) == unlabelled.id.nunique() and ensemble_prediction.predicted.notna().all()
     assert len(score(ensemble_prediction)) == 1 and score(ensemble_prediction).n.item() == 0
 
 
-def test_predictions_survive_the_files(tmp_path):
+def test_predictions_read_from_files_equal_those_written(tmp_path):
     predictions = random_predictions(40)
     for model, rows in predictions.groupby("model"):
         (tmp_path / model).mkdir()
-        rows[["id", "sex", "bone_age", "predicted", "split"]].to_csv(tmp_path / model / "predictions.csv", index=False)
+        columns = ["id", "sex", "bone_age", "predicted", "split"]
+        rows[columns].to_csv(tmp_path / model / "predictions.csv", index=False)
     (tmp_path / "segmentation").mkdir()
-    gathered = gather_predictions(tmp_path)
-    key = ["model", "id"]
-    pd.testing.assert_frame_equal(gathered.sort_values(key, ignore_index=True), predictions.sort_values(key, ignore_index=True), check_dtype=False)
+    gathered, written = (table.sort_values(["model", "id"], ignore_index=True)
+                         for table in (gather_predictions(tmp_path), predictions))
+    pd.testing.assert_frame_equal(gathered, written, check_dtype=False)
     assert set(gather_predictions(tmp_path, "test").split) == {"test"}
 
 
@@ -166,12 +171,13 @@ def test_claims_are_directional():
 
 
 def test_proportion_of_none_and_of_all():
-    assert np.isnan(share([]).value)
-    assert share(np.ones(20, bool)).low < 1
+    assert np.isnan(proportion_estimate([]).value)
+    assert proportion_estimate(np.ones(20, bool)).low < 1
 
 
-def test_every_number_of_the_paper_has_its_place(request):
+def test_every_number_of_the_paper_has_its_section(request):
     paper = read_paper(request.config.rootpath / "reports" / "paper.yml")
-    assert all(said.where for said in paper.values())
+    assert all(paper_value.section and paper_value.description for paper_value in paper.values())
     assert (paper["mae_registered"].value, paper["mae_test"].value) == (8.08, 4.97)
-    assert paper["mae_cell"].value is None and paper["mae_stage"].value is None  # not in the text, never to be filled in
+    unstated = (paper[key].value for key in ("mae_cell", "mae_stage"))
+    assert list(unstated) == [None, None]  # not in the text, never to be filled in

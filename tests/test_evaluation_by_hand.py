@@ -30,11 +30,11 @@ from boneage.paper.evaluation import (
     mean_absolute_error,
     mean_estimate,
     member_predictions,
+    proportion_estimate,
     proportion_within,
     proportions_within_by,
     registration_errors,
     score,
-    share,
     sort_in_paper_order,
     weighted_ensemble_predictions,
 )
@@ -68,14 +68,14 @@ def test_missing_labels_and_predictions_do_not_count():
 def test_undefined_estimates_are_nan_without_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for few in (mean_estimate([]), share([])):
+        for few in (mean_estimate([]), proportion_estimate([])):
             assert np.isnan([few.value, few.low, few.high]).all() and few.n == 0
         one = mean_estimate([3])
         assert one.value == 3 and np.isnan([one.low, one.high]).all()
         few = bland_altman([100, 110], [90, 95])
         assert np.isnan([few.bias, few.low, few.high, few.slope]).all()
         assert np.isnan(bland_altman([100] * 3, [90] * 3).slope)
-    assert share([2, 0]).value == 0.5
+    assert proportion_estimate([2, 0]).value == 0.5
 
 
 def test_holm_adjustment_is_idempotent():
