@@ -6,7 +6,7 @@
 __all__ = ['RESIDENT', 'sample_matrices', 'warp_batch', 'sample_lookup_tables', 'apply_lookup_tables', 'vary_sharpness',
            'epoch_seed', 'ArrayLoader', 'pick_device', 'fast_bfloat16', 'CheckpointError', 'Checkpoint',
            'write_checkpoint', 'read_checkpoint', 'digest', 'new_network', 'FitJob', 'initial_network', 'format_epoch',
-           'fit']
+           'DivergedError', 'fit']
 
 # %% ../../nbs/training/51_core.ipynb #03
 import hashlib
@@ -20,11 +20,12 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import cv2
+import fastai.callback.progress  # noqa: F401  gives Learner its no_bar
+import fastai.callback.schedule  # noqa: F401  gives Learner its fit_one_cycle
 import numpy as np
 import pandas as pd
 import torch
 from fastai.basics import Callback, DataLoaders, Learner, OptimWrapper
-from fastai.callback import progress, schedule  # noqa: F401  these give Learner its no_bar and fit_one_cycle
 from fastai.callback.training import GradientClip
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -287,8 +288,8 @@ def read_checkpoint(
             texts = {k: json.loads(v) for k, v in file.metadata().items()}
         return Checkpoint(**tensors, **texts)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        message = f"{path} is not a complete checkpoint ({truncate_text(error)}): delete it to fit from the start."
-        raise CheckpointError(message) from error
+        raise CheckpointError(f"{path} is not a complete checkpoint ({truncate_text(error)}): "
+                              "delete it to fit from the start.") from error
 
 # %% ../../nbs/training/51_core.ipynb #35
 def digest(
@@ -417,7 +418,8 @@ class _Keeper(Callback):
 
     def after_batch(self):
         if not self.training: return
-        self.loss_sum = self.loss_sum + self.learn.loss.detach() * (len(self.xb[0]) / len(self.dls.train.rows))
+        share = len(self.xb[0]) / len(self.dls.train.rows)
+        self.loss_sum = self.loss_sum + self.learn.loss.detach() * share
 
     def after_epoch(self):
         if self.learn.epoch < self.start: return  # skipped: done before the interruption
@@ -462,7 +464,8 @@ def fit(
             keeper, part = _Keeper(network, job, start), replace(train, part=rank_and_world_size())
             learner = _learner(network, part, valid, loss, schedule, metrics, start.optimizer)
             with learner.no_bar(), learner.no_logging(), distributed_training(learner, train.device):
-                learner.fit_one_cycle(schedule.epochs, schedule.learning_rate, cbs=keeper, start_epoch=start.epoch)
+                epochs, peak = schedule.epochs, schedule.learning_rate
+                learner.fit_one_cycle(epochs, peak, cbs=keeper, start_epoch=start.epoch)
         history = keeper.history
     network.eval()
     return pd.DataFrame(history)
