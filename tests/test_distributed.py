@@ -1,4 +1,4 @@
-"One network in two processes: the fit is that of one process, and a model of a run comes out of it whole"
+"Fit one network in two processes: the result is that of one process, and a model of a run is complete"
 import json
 import sys
 from dataclasses import replace
@@ -31,7 +31,7 @@ pytest.importorskip("accelerate", reason="accelerate is not installed")
 
 
 def plain_network():
-    "Neither dropout nor batch normalisation, whose numbers depend on who sees which row"
+    "A network without dropout and batch normalisation: both depend on which process gets which row"
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         return nn.Sequential(nn.Conv2d(1, 8, 5, 2), nn.ELU(), nn.Flatten(), nn.Linear(8*10*8, 1), nn.Flatten(0))
@@ -39,52 +39,57 @@ def plain_network():
 
 def fit_plain(folder: Path, epochs: int) -> pd.DataFrame:
     "Fit the plain network on 37 rows in batches of 7 and 8, so that the parts of a batch are unequal"
-    network, loader = plain_network(), train_loader(rows=37)
+    network, loader, (rank, processes) = plain_network(), train_loader(rows=37), rank_and_world_size()
     schedule, job = Schedule(epochs, 0.003, clip=0.5, bfloat16=False), FitJob(folder, folder/"fit.safetensors", seed=5)
     history = fit(network, loader, replace(loader, shuffle=False), F.l1_loss, schedule, job)
-    if rank_and_world_size()[0] == 0:
-        np.savez(folder/f"{rank_and_world_size()[1]}.npz", **{name: value.numpy() for name, value in network.state_dict().items()})
-        history.drop(columns="seconds").to_csv(folder/f"{rank_and_world_size()[1]}.csv", index=False)
+    if rank == 0:
+        weights = {name: value.numpy() for name, value in network.state_dict().items()}
+        np.savez(folder/f"{processes}.npz", **weights)
+        history.drop(columns="seconds").to_csv(folder/f"{processes}.csv", index=False)
     return history
 
 
 @pytest.fixture
-def found(monkeypatch):
-    "Child processes find this module"
+def importable(monkeypatch):
+    "Child processes can import this module"
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def test_two_processes_fit_the_same_model(tmp_path, found):
+def test_two_processes_fit_the_same_model(tmp_path, importable):
     alone, together = tmp_path/"alone", tmp_path/"together"
     alone.mkdir(), together.mkdir()
     fit_plain(alone, 4)
     run_distributed(2, "test_distributed", together, 4)
-    mine, theirs = np.load(together/"2.npz"), np.load(alone/"1.npz")
-    before = plain_network().state_dict()
-    for name in theirs.files:
-        assert np.abs(mine[name] - theirs[name]).max() < 1e-5 < np.abs(theirs[name] - before[name].numpy()).max(), name
+    by_two, by_one, first = np.load(together/"2.npz"), np.load(alone/"1.npz"), plain_network().state_dict()
+    for name in by_one.files:
+        difference, change = by_two[name] - by_one[name], by_one[name] - first[name].numpy()
+        assert np.abs(difference).max() < 1e-5 < np.abs(change).max(), name
     np.testing.assert_allclose(pd.read_csv(together/"2.csv"), pd.read_csv(alone/"1.csv"), rtol=1e-5)
-    whole = (together/"fit.safetensors").read_bytes()  # a checkpoint does not know how many wrote it
-    assert len(fit_plain(together, 4)) == 4 and (together/"fit.safetensors").read_bytes() == whole  # finished: one process returns at once
+    checkpoint = (together/"fit.safetensors").read_bytes()
+    assert len(fit_plain(together, 4)) == 4  # one process resumes what two have finished, and returns at once
+    assert (together/"fit.safetensors").read_bytes() == checkpoint
 
 
 def test_error_in_a_process_is_one_sentence(tmp_path, monkeypatch):
-    (tmp_path/"broken.py").write_text("raise ValueError('the plate is a sock')\n")
+    (tmp_path/"broken.py").write_text("raise ValueError('no hand in this radiograph')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(ValueError, match="^broken failed in 2 processes: the plate is a sock$"): run_distributed(2, "broken")
+    with pytest.raises(ValueError, match="^broken failed in 2 processes: no hand in this radiograph$"):
+        run_distributed(2, "broken")
 
 
 def test_model_of_a_run(smoke, tmp_path):
-    "The report's own way, with two processes instead of two GPUs"
+    "As the report of the training fits a model, with two processes instead of two GPUs"
     root, name = tmp_path/"work", ModelName("registered", "carpals", "female", "classification")
     root.mkdir()
-    for each in ("profile.yaml", "cohort.csv", "regions"): (root/each).symlink_to(smoke/"work"/"smoke"/each)
+    for file in ("profile.yaml", "cohort.csv", "regions"): (root/file).symlink_to(smoke/"work"/"smoke"/file)
     predictions = train_model_distributed(Workspace(root), name, 2)
-    alone = pd.read_csv(smoke/"work"/"smoke"/"models"/str(name)/"predictions.csv", dtype={"id": str})
-    assert predictions[["id", "split"]].equals(alone[["id", "split"]]) and np.isfinite(predictions.predicted).all()
+    by_one = pd.read_csv(smoke/"work"/"smoke"/"models"/str(name)/"predictions.csv", dtype={"id": str})
+    assert predictions[["id", "split"]].equals(by_one[["id", "split"]])
+    assert np.isfinite(predictions.predicted).all()
     assert json.loads((root/"models"/str(name)/"config.json").read_text())["network_input"]["region"] == "carpals"
-    assert len(pd.read_csv(root/"models"/str(name)/"history.csv")) == Workspace(root).profile.bone_age.schedule.epochs
+    history = pd.read_csv(root/"models"/str(name)/"history.csv")
+    assert len(history) == Workspace(root).profile.bone_age.schedule.epochs
 
 
 if __name__ == "__main__": fit_plain(Path(sys.argv[1]), int(sys.argv[2]))
