@@ -13,18 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from boneage.bone_age import ModelName
-from boneage.datasets.profiles import Augmentation, Schedule
+from boneage.datasets.profiles import Schedule
 from boneage.datasets.workspace import Workspace
 from boneage.paper.pipeline import train_model_distributed
-from boneage.training.core import (
-    ArrayLoader,
-    FitJob,
-    apply_lookup_tables,
-    fit,
-    sample_lookup_tables,
-    sample_matrices,
-    warp_batch,
-)
+from boneage.training.core import FitJob, fit
 from boneage.training.distributed import rank_and_world_size, run_distributed
 
 pytest.importorskip("accelerate", reason="accelerate is not installed")
@@ -34,13 +26,15 @@ def plain_network():
     "A network without dropout and batch normalisation: both depend on which process gets which row"
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
-        return nn.Sequential(nn.Conv2d(1, 8, 5, 2), nn.ELU(), nn.Flatten(), nn.Linear(8*10*8, 1), nn.Flatten(0))
+        layers = [nn.Conv2d(1, 8, 5, 2), nn.ELU(), nn.Flatten(), nn.Linear(8*10*8, 1), nn.Flatten(0)]
+        return nn.Sequential(*layers)
 
 
 def fit_plain(folder: Path, epochs: int) -> pd.DataFrame:
     "Fit the plain network on 37 rows in batches of 7 and 8, so that the parts of a batch are unequal"
     network, loader, (rank, processes) = plain_network(), train_loader(rows=37), rank_and_world_size()
-    schedule, job = Schedule(epochs, 0.003, clip=0.5, bfloat16=False), FitJob(folder, folder/"fit.safetensors", seed=5)
+    schedule = Schedule(epochs, 0.003, clip=0.5, bfloat16=False)
+    job = FitJob(folder, folder/"fit.safetensors", seed=5)
     history = fit(network, loader, replace(loader, shuffle=False), F.l1_loss, schedule, job)
     if rank == 0:
         weights = {name: value.numpy() for name, value in network.state_dict().items()}
