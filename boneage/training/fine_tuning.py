@@ -273,7 +273,8 @@ def _loaders(regions, cohort, in_training, settings, config, job):
     if regions.shape[1:] != stored:
         raise ValueError(f"The regions are {regions.shape[1:]} pixels, but scale {settings.scales[region]} "
                          f"with margin {settings.margin} makes {stored}: cut the regions again.")
-    months, sex = cohort.bone_age.to_numpy(np.float32), cohort.sex.map(SEX_OUTPUTS.index).to_numpy(np.int64)
+    months = cohort.bone_age.to_numpy(np.float32)
+    sex = np.array(cohort.sex.map(SEX_OUTPUTS.index), np.int64)  # a copy: PyTorch warns of read-only arrays
     known, shape, arrays = np.isfinite(months), tuple(config["shape"]), (regions, months, sex)
     if not (in_training & known).any(): raise ValueError("There is no radiograph with a bone age to fit on.")
     fitted_on, held_out = np.flatnonzero(in_training & known), np.flatnonzero(~in_training & known)
