@@ -1,89 +1,113 @@
-"""How fast it is on a GPU: `make bench-gpu` writes benchmarks/gpu.json, which the site's page on speed shows.
+"""Speed on a GPU: `make bench WHAT=gpu` writes it to benchmarks/speed.json, and two fits to reliability.json.
 
-Training is the library's own, `boneage.training.core.fit`, at the sizes of the profile rsna, on made-up regions: what a step costs does not depend on what is in the pictures."""
-import json
+Training is that of the library, `boneage.training.core.fit`, at the sizes of the profile rsna, on random
+regions; the time of a step does not depend on the content of the images."""
 import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from benchmark import against_recipe, run_all, training_arrays, training_step
-from determinism import difference
-from determinism import fit as fit_small
-from measure import Figure, machine, rows, time_interleaved
+from benchmark import (
+    PREPARED,
+    compare_recipe,
+    load_all,
+    run_all,
+    settings_of,
+    training_arrays,
+    training_step,
+)
+from measure import PROJECT, Figure, machine, rows, time_interleaved, write_section
 from torch import nn
 
 from boneage.bone_age import grid
-from boneage.datasets.profiles import load_profile
 from boneage.training.core import ArrayLoader, FitJob, fit
 
-SETTINGS = load_profile(Path(__file__).resolve().parent.parent/"reports"/"profiles"/"rsna.yaml").bone_age
-BATCH = 64  # images; the profile's own, the recipe's, leave such a GPU half idle
+sys.path.insert(0, str(PROJECT/"tests"/"stress"))
+from test_determinism import compare_fits, fit_small  # noqa: E402
+
+SETTINGS = settings_of("rsna")
+BATCH = 64  # images; the profile's own batches, those of the paper's code, leave such a GPU half idle
 RADIOGRAPHS = {"male": 6287, "female": 5313, "both": 11600}  # to train on, as the sexes are in the RSNA's set
 
 
-def read_each_time(loader: ArrayLoader) -> ArrayLoader:
-    "The same loader, reading from the computer's memory batch by batch as it does where the GPU has no room"
+def without_residence(loader: ArrayLoader) -> ArrayLoader:
+    "The same loader, reading batch by batch from the computer's memory as where the GPU has no room"
     other = replace(loader)
     other.__dict__["resident"] = None
     return other
 
 
-def loading() -> list[Figure]:
-    "The training loop fed by the loader against the same steps on tensors that lie ready, in turns"
+def measure_loading() -> list[Figure]:
+    "The training loop with its loader against the same steps on prepared tensors, in turns"
     figures = []
     for batch, count in ((SETTINGS.batch_size, 512), (BATCH, 2048)):
         loader, network, config = training_arrays("rsna", count, next(iter(grid())), batch)
-        step, ready, size = training_step(network), list(loader), "×".join(map(str, config["shape"]))
-        def alone(batches): return lambda: ([None for _ in batches], torch.cuda.synchronize())
-        slow = read_each_time(loader)
-        took = time_interleaved(lambda: run_all(step, ready), lambda: run_all(step, loader), lambda: run_all(step, slow), alone(loader), alone(slow), repeats=3)
-        ready = None
-        figures += [Figure(f"training, {size}, batches of {batch}, regions on the GPU", count/took[1], "images/s", took[0]/took[1], "the same steps on tensors that lie ready"),
-                    Figure(f"training, {size}, batches of {batch}, regions read batch by batch", count/took[2], "images/s", took[0]/took[2], "the same steps on tensors that lie ready"),
-                    Figure(f"the loader alone, batches of {batch}, regions on the GPU", count/took[3], "images/s"), Figure(f"the loader alone, batches of {batch}, read batch by batch", count/took[4], "images/s")]
+        step, slow = training_step(network), without_residence(loader)
+        size = "×".join(map(str, config["shape"]))
+        calls = [*(partial(run_all, step, batches) for batches in (list(loader), loader, slow)),
+                 partial(load_all, loader), partial(load_all, slow)]
+        prepared, fed, fed_slowly, alone, alone_slowly = time_interleaved(*calls, repeats=3)
+        training, resident, slowly = f"training, {size}", "regions on the GPU", "read batch by batch"
+        figures += [
+            Figure(f"{training}, batches of {batch}, {resident}", count/fed, "images/s", prepared/fed,
+                   PREPARED),
+            Figure(f"{training}, batches of {batch}, regions {slowly}", count/fed_slowly, "images/s",
+                   prepared/fed_slowly, PREPARED),
+            Figure(f"the loader alone, batches of {batch}, {resident}", count/alone, "images/s"),
+            Figure(f"the loader alone, batches of {batch}, {slowly}", count/alone_slowly, "images/s")]
     return figures
 
 
-def minutes_of(name, batch: int, count: int, folder: Path) -> tuple[float, float]:
-    "Minutes that a model of the paper's size takes for all its epochs on 11,600 radiographs, and images a second; from a fit of two epochs on few, whose second is timed"
-    loader, network, _ = training_arrays("rsna", count, name, batch)
+def fitting_minutes(name, count: int, folder: Path) -> tuple[float, float]:
+    "Minutes of all epochs on the paper's radiographs, and images a second: from a fit's second epoch on few"
+    loader, network, _ = training_arrays("rsna", count, name, BATCH)
     began = time.perf_counter()
-    job = FitJob(folder, folder/f"{name}-{batch}.safetensors")
+    job = FitJob(folder, folder/f"{name}-{BATCH}.safetensors")
     history = fit(network, loader, None, nn.L1Loss(), replace(SETTINGS.schedule, epochs=2), job)
     between = (time.perf_counter() - began - history.seconds.sum())/2  # checkpoints, mostly
     each = history.seconds.iloc[-1]/count
     return SETTINGS.schedule.epochs*(RADIOGRAPHS[name.sex]*each + between)/60, 1/each
 
 
-def whole_grid(folder: Path) -> list[Figure]:
-    "The minutes of each of the 18 models, added up"
-    found = {name: minutes_of(name, BATCH, 1024, folder) for name in grid()}
-    rates = {region: [rate for name, (_, rate) in found.items() if name.region == region] for region in dict.fromkeys(name.region for name in found)}
-    return [*(Figure(f"fitting models of the {region}, batches of {BATCH}", float(np.mean(rate)), "images/s") for region, rate in rates.items()),
-            Figure(f"all 18 models, {SETTINGS.schedule.epochs} epochs of 11,600, batches of {BATCH}", sum(took for took, _ in found.values()), "minutes", note="each model's second epoch on few images, times what it would see")]
+def measure_grid() -> list[Figure]:
+    "The minutes of the 18 models, added up"
+    with tempfile.TemporaryDirectory() as folder:
+        found = {name: fitting_minutes(name, 1024, Path(folder)) for name in grid()}
+    figures = []
+    for region in dict.fromkeys(name.region for name in found):
+        rates = [rate for name, (_, rate) in found.items() if name.region == region]
+        figures.append(Figure(f"fitting models of the {region}, batches of {BATCH}", float(np.mean(rates)),
+                              "images/s"))
+    what = f"all 18 models, {SETTINGS.schedule.epochs} epochs of 11,600, batches of {BATCH}"
+    note = "each model's second epoch on few images, scaled to the paper's number of images"
+    return [*figures, Figure(what, sum(minutes for minutes, _ in found.values()), "minutes", note=note)]
 
 
-def same_numbers() -> list[dict]:
-    "The comparisons of determinism.py that need a GPU"
+def measure_determinism() -> list[dict]:
+    "Two fits on the GPU, and one on the CPU against one on the GPU"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        first, gpu, again = fit_small(folder/"a"), fit_small(folder/"b", "cuda"), fit_small(folder/"c", "cuda")
-    return [dict(what=what, **dict(zip(("weights", "months"), difference(*pair)))) for what, pair in (("a fit, twice on the GPU", (gpu, again)), ("a fit, on the CPU and on the GPU", (first, gpu)))]
+        first = fit_small(folder/"a")
+        gpu, again = (fit_small(folder/part, "cuda") for part in "bc")
+    return [compare_fits("a fit, twice on the GPU", gpu, again),
+            compare_fits("a fit, on the CPU and on the GPU", first, gpu)]
 
 
 def main():
     "Measure everything and write it down"
     if not torch.cuda.is_available(): sys.exit("There is no GPU here that PyTorch can use.")
-    out, tables = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent/"gpu.json"), {}
-    with tempfile.TemporaryDirectory() as name:
-        for title, section in {"Training on a GPU": loading, "Against the co-author's later network, on a GPU": against_recipe, "The paper's grid on a GPU": lambda: whole_grid(Path(name))}.items():
-            tables[title] = rows(section())
-            out.write_text(json.dumps(dict(machine=machine(), tables=tables, determinism=same_numbers()), indent=1) + "\n")
-            print(title, *tables[title], sep="\n  ", flush=True)
+    tables = {}
+    for title, section in {"Training on a GPU": measure_loading,
+                           "Against the co-author's later network, on a GPU": compare_recipe,
+                           "The paper's grid on a GPU": measure_grid}.items():
+        tables[title] = rows(section())
+        print(title, *tables[title], sep="\n  ", flush=True)
+        write_section("speed", "gpu", dict(machine=machine(), tables=tables))
+    write_section("reliability", "determinism_gpu", dict(machine=machine(), rows=measure_determinism()))
 
 
 if __name__ == "__main__": main()

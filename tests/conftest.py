@@ -1,4 +1,4 @@
-"What several tests share: a copy of the project in which a run can leave its traces"
+"Shared by several tests: a copy of the project for runs, `boneage …` as a process, and killing it"
 import os
 import shutil
 import signal
@@ -15,11 +15,13 @@ TOKEN = "BONEAGE_TOKEN"  # in the environment of what a test starts and will kil
 
 
 def copy_project(folder: Path) -> Path:
-    "The parts of the project that a run reads, linked into an empty folder, so that runs do not meet"
+    "Link or copy what a run reads into an empty folder, so that runs do not share files"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("boneage", "nbs", "howto", "play", "tools", "benchmarks"): (folder/name).symlink_to(PROJECT/name)
+    for name in ("boneage", "nbs", "howto", "play", "tools", "benchmarks"):
+        (folder/name).symlink_to(PROJECT/name)
     shutil.copytree(PROJECT/"reports", folder/"reports")
-    for name in ("Snakefile", "_quarto.yml", "README.md", "pyproject.toml", "settings.ini"): shutil.copy(PROJECT/name, folder/name)
+    for name in ("Snakefile", "_quarto.yml", "README.md", "pyproject.toml", "settings.ini"):
+        shutil.copy(PROJECT/name, folder/name)
     return folder
 
 
@@ -30,14 +32,15 @@ def command(*arguments) -> list[str]:
 
 def run(*arguments, cwd=None, **more) -> subprocess.CompletedProcess:
     "Run `boneage …` to its end"
-    return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, env=os.environ | more.pop("env", {}), **more)
+    return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True,
+                          env=os.environ | more.pop("env", {}), **more)
 
 
 def kill_tree(child: int|None, token: str):
     "Kill a child and every process that has the token in its environment, and wait until they are gone"
     try:
         if child:
-            os.kill(child, signal.SIGSTOP)  # it starts no other while we look
+            os.kill(child, signal.SIGSTOP)  # it starts no other process meanwhile
             os.kill(child, signal.SIGKILL)
     except ProcessLookupError: pass         # it has ended
     while others := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _has(pid, token)]:
@@ -55,7 +58,7 @@ def _has(pid: int, token: str) -> bool:
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory, worker_id) -> Path:
-    "An undisturbed run of the smoke profile: the folder of the project in which it was made, by the first of pytest's processes that asks"
+    "The project's folder of an undisturbed smoke run, which the first of pytest's processes makes"
     base = tmp_path_factory.getbasetemp()
     base = base if worker_id == "master" else base.parent
     folder, finished = base/"undisturbed", base/"undisturbed-finished"
@@ -63,7 +66,8 @@ def smoke(tmp_path_factory, worker_id) -> Path:
         if not finished.exists():
             copy_project(folder)
             done = run("paper", "--profile", "smoke", cwd=folder)
-            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:] + (folder/"work"/"smoke"/"run.log").read_text()[-3000:]
+            log = (folder/"work"/"smoke"/"run.log").read_text()
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:] + log[-3000:]
             assert "The site: file://" in done.stdout
             finished.touch()
     return folder
@@ -73,5 +77,6 @@ LONGEST = "test_pipeline", "test_crash", "test_slurm"
 
 
 def pytest_collection_modifyitems(items):
-    "The files that take longest come first, so that no process is left alone with one of them at the end"
-    items.sort(key=lambda item: LONGEST.index(item.module.__name__) if item.module.__name__ in LONGEST else len(LONGEST))
+    "Run the longest files first, so that no process is left alone with one of them at the end"
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.module.__name__, len(order)))

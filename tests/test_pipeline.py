@@ -1,4 +1,4 @@
-"The whole paper on the smoke profile: everything is made, nothing is made twice, and a killed run ends in the same numbers"
+"The paper on the smoke profile: all outputs, no step twice, and the same numbers after a killed run"
 import json
 import os
 import shutil
@@ -19,40 +19,44 @@ REPORTS = sorted(p.stem for p in (Path(__file__).parent.parent/"reports").glob("
 
 
 def numbers(root: Path) -> dict:
-    "Every number that a run prints, its predictions and the sums of its weights"
+    "Every number of a run's results, its predictions and its weights"
     results = {p.name: json.loads(p.read_text()) for p in sorted((root/"results").glob("*.json"))}
     results |= {str(p.relative_to(root)): p.read_text() for p in sorted(root.glob("*.csv"))}
-    results |= {str(p.relative_to(root)): p.read_text() for p in sorted((root/"models").rglob("predictions.csv"))}
-    weights = {str(p.relative_to(root)): {k: v.tobytes() for k, v in load_file(p).items()} for p in sorted((root/"models").rglob("model.safetensors"))}
+    results |= {str(p.relative_to(root)): p.read_text()
+                for p in sorted((root/"models").rglob("predictions.csv"))}
+    weights = {str(p.relative_to(root)): {k: v.tobytes() for k, v in load_file(p).items()}
+               for p in sorted((root/"models").rglob("model.safetensors"))}
     return results | weights
 
 
-def wait_for(there, process, seconds=600):
-    "Wait until `there()` holds while the process runs; whether it did"
+def wait_for(condition, process, seconds=600):
+    "Wait until `condition()` holds while the process runs; whether it did"
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
-        if there(): return True
+        if condition(): return True
         time.sleep(.02)
     return False
 
 
-def kill_when(there, folder):
-    "Start the smoke run, and kill it and all that it started once `there()` holds"
-    said, token = folder/"said.txt", uuid.uuid4().hex
-    with open(said, "w") as file:
-        process = subprocess.Popen(command("paper", "--profile", "smoke"), cwd=folder, stdout=file, stderr=file, env=os.environ | {TOKEN: token})
-    reached = wait_for(there, process)
+def kill_when(condition, folder):
+    "Start the smoke run, and kill it and all that it started once `condition()` holds"
+    output, token = folder/"output.txt", uuid.uuid4().hex
+    with open(output, "w") as file:
+        process = subprocess.Popen(command("paper", "--profile", "smoke"), cwd=folder, stdout=file,
+                                   stderr=file, env=os.environ | {TOKEN: token})
+    reached = wait_for(condition, process)
     kill_tree(process.pid, token)  # kernels have process groups of their own
     process.wait()
-    told = [file.read_text()[-3000:] for file in (said, folder/"work"/"smoke"/"run.log") if file.is_file()]
-    assert reached, "\n".join(["the run ended before it could be killed:", *told])
+    logs = [file.read_text()[-3000:] for file in (output, folder/"work"/"smoke"/"run.log") if file.is_file()]
+    assert reached, "\n".join(["the run ended before it could be killed:", *logs])
 
 
 def test_run_writes_all_outputs(smoke):
     root = smoke/"work"/"smoke"
     for name in [*grid(), *ablation()]:
         predictions = pd.read_csv(root/"models"/str(name)/"predictions.csv")
-        assert predictions.predicted.between(-120, 360).all() and set(predictions.split) == {"validation", "test"}
+        assert predictions.predicted.between(-120, 360).all()
+        assert set(predictions.split) == {"validation", "test"}
     assert len(grid()) == 18
     made = {p.stem for p in (root/"notebooks").glob("*.ipynb")}
     assert {r for r in REPORTS if not r.startswith("07")} <= made
@@ -62,27 +66,34 @@ def test_run_writes_all_outputs(smoke):
 
 
 def test_reports_run_without_test_set(smoke, tmp_path):
-    "A cohort may keep no test set apart, as the profile `sample` does: every page says what it can"
+    "A cohort without a test set, as in the profile `sample`: every report runs"
     folder = copy_project(tmp_path/"project")
     root = folder/"work"/"untested"
-    shutil.copytree(smoke/"work"/"smoke", root, ignore=shutil.ignore_patterns("site", "notebooks", "hard", "regions", "checkpoints", "results"))
+    without = shutil.ignore_patterns("site", "notebooks", "hard", "regions", "checkpoints", "results")
+    shutil.copytree(smoke/"work"/"smoke", root, ignore=without)
     for table in [root/"cohort.csv", *(root/"models").glob("*-*-*-*/predictions.csv")]:
         rows = pd.read_csv(table, dtype={"id": str})
         rows[rows.split != "test"].to_csv(table, index=False)
-    shutil.copytree(smoke/"work"/"smoke"/"results", root/"results", ignore=shutil.ignore_patterns("*test*", "*claims*", "*ablation*", "*mae*", "*stage*", "submission*"))
+    later = shutil.ignore_patterns("*test*", "*claims*", "*ablation*", "*mae*", "*stage*", "submission*")
+    shutil.copytree(smoke/"work"/"smoke"/"results", root/"results", ignore=later)
     for name in ("08_ablation", "09_mae_table", "10_stages", "11_test_set", "12_summary", "13_claims"):
-        done = subprocess.run([sys.executable, "-m", "boneage.paper.run", f"reports/{name}.ipynb", root/"notebooks"/f"{name}.ipynb", f"root={root}"], cwd=folder, capture_output=True, text=True)
+        arguments = f"reports/{name}.ipynb", root/"notebooks"/f"{name}.ipynb", f"root={root}"
+        done = subprocess.run([sys.executable, "-m", "boneage.paper.run", *arguments], cwd=folder,
+                              capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     found = json.loads((root/"results"/"test_set.json").read_text())
     assert found["split"] == "validation" and "mae" not in found and found["validation"]["mae"]["n"] == 16
-    assert not (root/"results"/"submission.csv").exists() and "keeps no test set apart" in (root/"notebooks"/"11_test_set.ipynb").read_text()
+    assert not (root/"results"/"submission.csv").exists()
+    assert "keeps no test set apart" in (root/"notebooks"/"11_test_set.ipynb").read_text()
     claims = pd.read_csv(root/"results"/"claims_one_by_one.csv").set_index("claim").verdict
-    assert claims["MAE(validation) > MAE(test)"] == "cannot tell" and "MAE(original) > MAE(normalised)" in claims
+    assert claims["MAE(validation) > MAE(test)"] == "cannot tell"
+    assert "MAE(original) > MAE(normalised)" in claims
 
 
 def test_rerun_repeats_no_step(smoke):
     root = smoke/"work"/"smoke"
-    before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file() and p.name not in ("run.log", ".lock")}
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()
+              and p.name not in ("run.log", ".lock")}
     again = run("paper", "--profile", "smoke", cwd=smoke)
     assert again.returncode == 0, again.stdout
     assert {p: p.stat().st_mtime_ns for p in before} == before
@@ -91,9 +102,9 @@ def test_rerun_repeats_no_step(smoke):
 def test_killed_run_resumes_to_same_results(smoke, tmp_path):
     folder = copy_project(tmp_path/"killed")
     root = folder/"work"/"smoke"
-    kill_when(lambda: any((root/"checkpoints").glob("registered-*.safetensors")), folder)          # in the middle of training
+    kill_when(lambda: any((root/"checkpoints").glob("registered-*.safetensors")), folder)  # during training
     assert not (root/"site"/"index.html").exists()
-    kill_when(lambda: (root/"notebooks"/"09_mae_table.running.ipynb").exists(), folder)             # in the middle of a report
+    kill_when((root/"notebooks"/"09_mae_table.running.ipynb").exists, folder)              # during a report
     assert not (root/"notebooks"/"09_mae_table.ipynb").exists()
     done = run("paper", "--profile", "smoke", cwd=folder)
     assert done.returncode == 0, done.stdout[-2000:]
@@ -104,31 +115,36 @@ def test_killed_run_resumes_to_same_results(smoke, tmp_path):
         assert mine[name] == theirs[name], name
 
 
-def test_bad_rows_and_files_are_named_and_the_rest_is_done(smoke, tmp_path):
+def test_bad_rows_and_files_are_named_and_the_rest_is_processed(smoke, tmp_path):
     "A folder of radiographs without masks or key points, some of them unusable"
     folder, data = copy_project(tmp_path/"project"), tmp_path/"data"
     profile = (folder/"reports"/"profiles"/"smoke.yaml").read_text()
-    changed = profile.replace("source: phantoms, train: 48, validation: 16, test: 16", "source: folder, train: 0, validation: 6, test: 6, phantoms: 30")
+    changed = profile.replace("source: phantoms, train: 48, validation: 16, test: 16",
+                              "source: folder, train: 0, validation: 6, test: 6, phantoms: 30")
     assert changed != profile
     (folder/"reports"/"profiles"/"folder.yaml").write_text(changed)
     cohort = pd.read_csv(smoke/"work"/"smoke"/"cohort.csv", dtype={"id": str}).iloc[:40]
     images = data/"boneage-training-dataset"
     images.mkdir(parents=True)
     for row in cohort.itertuples(): shutil.copy(smoke/row.path, images/f"{row.id}.png")
-    table = pd.DataFrame({"id": cohort.id, "boneage": cohort.bone_age.round().astype(int).astype(object), "male": cohort.sex == "M"})
+    table = pd.DataFrame({"id": cohort.id, "boneage": cohort.bone_age.round().astype(int).astype(object),
+                          "male": cohort.sex == "M"})
     table.loc[[3, 4, 5], "boneage"] = [-3, 400, None]
-    pd.concat([table, table.iloc[[10]], pd.DataFrame({"id": ["7777777"], "boneage": [100], "male": [True]})]).to_csv(data/"boneage-training-dataset.csv", index=False)
+    missing = pd.DataFrame({"id": ["7777777"], "boneage": [100], "male": [True]})
+    pd.concat([table, table.iloc[[10]], missing]).to_csv(data/"boneage-training-dataset.csv", index=False)
     (images/f"{cohort.id[20]}.png").write_bytes(b"")
     (images/f"{cohort.id[21]}.png").write_text("no picture")
     done = run("paper", "--profile", "folder", "--data", str(data), cwd=folder)
     assert done.returncode == 1, done.stdout[-2000:]
     problems = [line for line in done.stdout.splitlines() if line.startswith("Problem: ")]
-    for words in ("row 5: the bone age -3", "row 6: the bone age 400", "row 7: the bone age is missing", f"row 42: id {cohort.id[10]} occurs a second time",
-                  "no image of id 7777777", f"{cohort.id[20]}.png is empty", f"{cohort.id[21]}.png is not a"):
-        assert len([p for p in problems if words in p]) == 1, (words, problems)
+    for text in ("row 5: the bone age -3", "row 6: the bone age 400", "row 7: the bone age is missing",
+                 f"row 42: id {cohort.id[10]} occurs a second time",
+                 "no image of id 7777777", f"{cohort.id[20]}.png is empty", f"{cohort.id[21]}.png is not a"):
+        assert len([p for p in problems if text in p]) == 1, (text, problems)
     assert len(problems) == 7 and "Traceback" not in done.stdout
     root = folder/"work"/"folder"
-    assert len(pd.read_csv(root/"registration.csv")) == len(cohort) - 5 and (root/"site"/"index.html").is_file()
+    assert len(pd.read_csv(root/"registration.csv")) == len(cohort) - 5
+    assert (root/"site"/"index.html").is_file()
     assert not [p for p in root.rglob("*") if "running" in p.name or p.suffix == ".part"]
 
 

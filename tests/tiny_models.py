@@ -1,4 +1,7 @@
-"Networks so small that their answers are known: bright pixels are hand, key points are where they usually lie, an age is a constant"
+"""Tiny networks with known predictions, for tests.
+
+Bright pixels are hand, key points lie at their usual positions, and a bone age is a constant.
+"""
 from pathlib import Path
 
 import torch
@@ -6,24 +9,26 @@ import torch
 from boneage.ensembles import EnsembleRule, write_ensemble_rules
 from boneage.networks import build_network, save_network, scaled_from_months
 
-DEFAULT_POINTS = [[50.0, 6.0], [50.0, 100.0], [97.0, 52.0]]  # middle tip, capitate, thumb tip in an input of 130×100
-AGES = {"registered-hand-both-regression": 100.0, "registered-carpals-both-classification": 120.0, "registered-hand-female-regression": 80.0,
-        "registered-metacarpals-male-regression": 150.0, "normalised-hand-both-regression": 60.0}
+DEFAULT_POINTS = [[50.0, 6.0], [50.0, 100.0], [97.0, 52.0]]  # middle tip, capitate, thumb tip: pixels
+HAND, CARPALS = "registered-hand-both-regression", "registered-carpals-both-classification"
+FEMALE_HAND, MALE_METACARPALS = "registered-hand-female-regression", "registered-metacarpals-male-regression"
+AGES = {HAND: 100.0, CARPALS: 120.0, FEMALE_HAND: 80.0, MALE_METACARPALS: 150.0,
+        "normalised-hand-both-regression": 60.0}
 NETWORK_INPUTS = {"hand": ([62, 47], 1/32), "carpals": ([31, 62], 1/16), "metacarpals": ([55, 55], 1/20)}
-RULES = {"F": EnsembleRule(("registered-hand-female-regression", "registered-hand-both-regression", "registered-carpals-both-classification"), (2, 1, 1), 20),
-         "M": EnsembleRule(("registered-metacarpals-male-regression", "registered-hand-both-regression"), (3, 1), 15),
-         "none": EnsembleRule(("registered-hand-both-regression", "registered-carpals-both-classification"), (1, 1), 110)}
+RULES = {"F": EnsembleRule((FEMALE_HAND, HAND, CARPALS), (2, 1, 1), 20),
+         "M": EnsembleRule((MALE_METACARPALS, HAND), (3, 1), 15),
+         "none": EnsembleRule((HAND, CARPALS), (1, 1), 110)}
 
 
 @torch.no_grad()
 def threshold_unet(threshold: float = 0.25):
-    "A U-Net whose logit is how much brighter than `threshold` a pixel is"
+    "A U-Net whose logit is proportional to a pixel's brightness above `threshold`"
     config = dict(network="UNet", width=1, depth=1, network_input={"shape": [160, 128]})
     network = build_network(config)
     for name, parameter in network.named_parameters():
         if parameter.ndim == 4:
             parameter.zero_()
-            parameter[0, 0, parameter.shape[2]//2, parameter.shape[3]//2] = 1  # passes its first channel on
+            parameter[0, 0, parameter.shape[2]//2, parameter.shape[3]//2] = 1  # copies its first channel
         elif "bias" in name: parameter.zero_()
     network.logit.weight.fill_(40)
     network.logit.bias.fill_(-40*threshold)
@@ -32,23 +37,24 @@ def threshold_unet(threshold: float = 0.25):
 
 @torch.no_grad()
 def constant_key_point_network(points=DEFAULT_POINTS):
-    "A key-point network that always answers the same"
+    "A key-point network that predicts `points` for every input"
     config = dict(network="KeyPointNetwork", shape=[130, 100], widths=[2, 2, 2], hidden=[4, 4])
     network = build_network(config).eval()
     last = network.head[-1]
     last.weight.zero_()
     last.bias.zero_()
-    rest = torch.tensor(points) - network(torch.zeros(1, 1, 130, 100))[0]
+    offsets = torch.tensor(points) - network(torch.zeros(1, 1, 130, 100))[0]
     unit = 65.0  # half of the input's longer side
-    last.bias.copy_((rest/unit).flatten())
+    last.bias.copy_((offsets/unit).flatten())
     return network, config
 
 
 @torch.no_grad()
 def constant_age_network(months: float, region: str, head: str, kind: str = "registered"):
-    "A bone-age network that always answers `months`"
+    "A bone-age network that predicts `months` for every input"
     shape, scale = NETWORK_INPUTS[region]
-    config = dict(network="BoneAgeNetwork", shape=shape, widths=[2]*6, hidden=[4, 4], head=head, network_input={"input": kind, "region": region, "scale": scale})
+    config = dict(network="BoneAgeNetwork", shape=shape, widths=[2]*6, hidden=[4, 4], head=head,
+                  network_input={"input": kind, "region": region, "scale": scale})
     network = build_network(config)
     last = network.fully_connected[-1]
     last.weight.zero_()
@@ -58,7 +64,7 @@ def constant_age_network(months: float, region: str, head: str, kind: str = "reg
 
 
 def write_tiny_models(folder: Path, names=tuple(AGES), rules=RULES) -> Path:
-    "A folder of networks as a run leaves it; its `models` folder"
+    "Write a folder of networks as a run does; returns its subfolder `models`"
     models = Path(folder)/"models"
     save_network(models/"segmentation", *threshold_unet())
     save_network(models/"keypoints", *constant_key_point_network())

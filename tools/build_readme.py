@@ -9,19 +9,22 @@ from nbconvert import MarkdownExporter
 PROJECT = Path(__file__).absolute().parent.parent
 HIDDEN = re.compile(r"^#\|\s*(hide|default_exp)\b", re.M)
 SILENT = re.compile(r"^#\|\s*echo:\s*false", re.M)
-WORDS = re.compile(r'^#\|\s*fig-alt:\s*"(.*)"', re.M)
+ALTERNATIVE = re.compile(r'^#\|\s*fig-alt:\s*"(.*)"', re.M)
 
 
 def readme(notebook: Path) -> tuple[str, dict[str, bytes]]:
     "The text of README.md, and its pictures by path"
     source = nbformat.read(notebook, 4)
     source.metadata["language_info"] = dict(name="python")
-    source.cells = [cell for cell in source.cells if not (cell.cell_type == "code" and HIDDEN.search(cell.source))]
-    alts = [words for cell in source.cells if cell.cell_type == "code" for words in WORDS.findall(cell.source)]
-    text, resources = MarkdownExporter().from_notebook_node(source, resources=dict(unique_key="way", output_files_dir="docs"))
+    source.cells = [cell for cell in source.cells
+                    if not (cell.cell_type == "code" and HIDDEN.search(cell.source))]
+    alternatives = [text for cell in source.cells if cell.cell_type == "code"
+            for text in ALTERNATIVE.findall(cell.source)]
+    resources = dict(unique_key="way", output_files_dir="docs")
+    text, resources = MarkdownExporter().from_notebook_node(source, resources=resources)
     for cell in source.cells:
         if SILENT.search(cell.source): text = text.replace(f"```python\n{cell.source}\n```\n", "", 1)
-    for words in alts: text = text.replace("![png](", f"![{words}](", 1)
+    for alternative in alternatives: text = text.replace("![png](", f"![{alternative}](", 1)
     text = re.sub(r"\]\((\w+/\d\d_\w+\.ipynb)", r"](nbs/\1", text).replace("](../", "](")
     return re.sub(r"\n[ \n]*\n", "\n\n", text).strip() + "\n", dict(resources["outputs"])
 

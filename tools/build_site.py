@@ -1,4 +1,4 @@
-"HandBuild the site of a run: the story, its executed reports and the library's notebooks; with Quarto where it is installed, otherwise with smalldocs"
+"Build the site of a run from reports and notebooks: with Quarto where it is installed, else with smalldocs"
 import argparse
 import html
 import json
@@ -14,21 +14,22 @@ from site_pages import assemble
 FORMULA = re.compile(r'<span class="math (inline|display)">\s*\\[(\[](.*?)\\[)\]]\s*</span>', re.S)
 TAG = re.compile(r"\\tag\{([^}]*)\}")
 KATEX = re.compile(r'<(?:link|script)[^>]*katex[^>]*>(?:</script>)?')
-OURS = re.compile("html-math-method|execute.enabled")  # formulas are drawn here, and nothing is executed
+OURS = re.compile("html-math-method|execute.enabled")  # formulas become MathML here, and nothing is executed
 
 
 def mathml(match) -> str:
-    "A formula that the browser draws by itself; smalldocs leaves it to a script from elsewhere"
+    "A formula as MathML, which needs no script; the one of smalldocs would come from another server"
     source = html.unescape(match[2]).strip()
     number = TAG.search(source)
-    drawn = convert(TAG.sub("", source), display="block" if match[1] == "display" else "inline")
-    return f'<span class="equation">{drawn}<span>({number[1]})</span></span>' if number else drawn
+    formula = convert(TAG.sub("", source), display="block" if match[1] == "display" else "inline")
+    return f'<span class="equation">{formula}<span>({number[1]})</span></span>' if number else formula
 
 
 def render(folder: Path) -> Path:
-    "Render what lies in `folder`; the folder of the finished site"
+    "Render the sources in `folder`; returns the folder of the finished site"
     quarto = shutil.which("quarto")
-    command = [quarto, "render", folder, "--quiet"] if quarto else [sys.executable, "-m", "smalldocs.cli", "render", "--quiet", folder]
+    program = [quarto] if quarto else [sys.executable, "-m", "smalldocs.cli"]
+    command = [*program, "render", "--quiet", folder]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode: sys.exit(f"The site could not be rendered: {(done.stderr or done.stdout).strip()}")
     for line in done.stderr.splitlines():
@@ -38,12 +39,14 @@ def render(folder: Path) -> Path:
         text = page.read_text(encoding="utf-8")
         if "katex" in text: page.write_text(KATEX.sub("", FORMULA.sub(mathml, text)), encoding="utf-8")
     index = site/"search.json"
-    if index.is_file(): (site/"search.js").write_text(f"window.searchIndex = {json.dumps(json.loads(index.read_text(encoding='utf-8')))};", encoding="utf-8")
+    if index.is_file():
+        entries = json.dumps(json.loads(index.read_text(encoding="utf-8")))
+        (site/"search.js").write_text(f"window.searchIndex = {entries};", encoding="utf-8")
     return site
 
 
 def publish(site: Path, out: Path):
-    "Put the finished site in the place of the old one: nobody meets a half-written page"
+    "Replace the old site by the finished one, so that no page is ever partial"
     old = out.with_name(out.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists(): out.rename(old)
@@ -54,8 +57,10 @@ def publish(site: Path, out: Path):
 def main(arguments=None):
     "`build_site.py --root work/phantom --out work/phantom/site`"
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path("work/phantom"), help="workspace of the run whose reports are shown")
-    parser.add_argument("--out", type=Path, help="folder of the finished site (default: site/ in the workspace)")
+    parser.add_argument("--root", type=Path, default=Path("work/phantom"),
+                        help="workspace of the run whose reports are shown")
+    parser.add_argument("--out", type=Path,
+                        help="folder of the finished site (default: site/ in the workspace)")
     chosen = parser.parse_args(arguments)
     out = (chosen.out or chosen.root/"site").absolute()
     building = out.with_name(out.name + ".building")

@@ -1,4 +1,4 @@
-"Make `.venv` with everything that `make` needs. Done once, and anew when the requirements change or an attempt was cut short"
+"Make `.venv` with all that `make` needs: once, and again when requirements change or an attempt failed"
 import fcntl
 import hashlib
 import os
@@ -15,47 +15,67 @@ DONE = VENV/"boneage-done"              # holds the fingerprint of what was inst
 UNFINISHED = VENV/"boneage-unfinished"  # there while an installation is under way
 REQUIREMENTS = "settings.ini", "setup.py", "pyproject.toml", "constraints.txt"
 EXTRAS = "dicom,reports,slurm,distributed,docs,dev,onnx,fine-tuning"
+MERGE = ("PATH=.venv/bin:$PATH; if command -v nbdev-merge >/dev/null; "
+         "then nbdev-merge %O %A %B %P; else git merge-file %A %O %B; fi")
 
 
 def fingerprint() -> str:
-    "Changes when another environment is needed: other requirements, another Python, or a folder that moved"
-    parts = [(PROJECT/name).read_bytes() for name in REQUIREMENTS] + [sys.version.encode(), EXTRAS.encode(), str(PROJECT).encode()]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+    "Changes with the requirements, the version of Python and the project's folder"
+    requirements = [(PROJECT/name).read_bytes() for name in REQUIREMENTS]
+    others = [text.encode() for text in (sys.version, EXTRAS, str(PROJECT))]
+    return hashlib.sha256(b"\0".join(requirements + others)).hexdigest()
 
 
 def run(*command, **environment) -> bool:
-    "Run a command in the project, its words going to the terminal; whether it succeeded"
-    return subprocess.run([str(part) for part in command], cwd=PROJECT, env=os.environ | environment, close_fds=False).returncode == 0
+    "Run a command in the project's folder, with its output on the terminal; whether it succeeded"
+    command = [str(part) for part in command]
+    return subprocess.run(command, cwd=PROJECT, env=os.environ | environment, close_fds=False).returncode == 0
 
 
 def make_venv():
-    "An empty environment with pip, and a mark that it is not finished; one that somebody else made is kept"
+    "An empty environment with pip, marked as unfinished; an environment of another origin is kept"
     if UNFINISHED.exists() or DONE.exists(): shutil.rmtree(VENV)
     VENV.mkdir(exist_ok=True)
     UNFINISHED.touch()
-    if not run(SYSTEM_PYTHON, "-m", "venv", VENV): sys.exit(f"{SYSTEM_PYTHON} -m venv failed: install your system's venv package (Debian: python3-venv) and try again")
+    if not run(SYSTEM_PYTHON, "-m", "venv", VENV):
+        sys.exit(f"{SYSTEM_PYTHON} -m venv failed: install your system's venv package "
+                 "(Debian: python3-venv) and try again")
 
 
 def install() -> bool:
-    "The library, editable, with its extras at the pinned versions: with uv where pip can bring it, since it is much faster, and otherwise with pip"
+    "Install the library, editable, with its extras at pinned versions: with uv, which is faster, or pip"
     wanted = "-c", "constraints.txt", "-e", f".[{EXTRAS}]"
-    disk = {"UV_FIND_LINKS": os.environ["PIP_FIND_LINKS"]} if os.environ.get("PIP_FIND_LINKS") else {}  # uv does not look where pip looks
-    has_uv = run(PYTHON, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "uv")
-    if has_uv and run(PYTHON, "-m", "uv", "pip", "install", "-q", "--python", PYTHON, *wanted, **disk): return True
-    return run(PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted)
+    pip = PYTHON, "-m", "pip", "install", "--disable-pip-version-check"
+    uv = PYTHON, "-m", "uv", "pip", "install", "-q", "--python", PYTHON
+    links = os.environ.get("PIP_FIND_LINKS")  # uv has a variable of its own
+    if run(*pip, "-qq", "uv") and run(*uv, *wanted, **({"UV_FIND_LINKS": links} if links else {})):
+        return True
+    return run(*pip, "-q", *wanted)
+
+
+def set_merge_driver():
+    "In a git repository, let nbdev merge notebooks (see .gitattributes); nothing outside it changes"
+    if not (PROJECT/".git").exists() or not shutil.which("git"): return
+    run("git", "config", "--local", "merge.jupyternotebook.name", "merge notebooks with nbdev")
+    run("git", "config", "--local", "merge.jupyternotebook.driver", MERGE)
 
 
 def main():
-    "Install unless that is done; two at once wait for each other"
-    if sys.version_info < (3, 11): sys.exit(f"boneage needs Python 3.11 or newer, and {sys.executable} is {sys.version.split()[0]}; say which to take: make PYTHON=python3.12 …")
+    "Install unless that is done; a second call waits for the first"
+    if sys.version_info < (3, 11):  # noqa: UP036  the one file that an older Python may run
+        sys.exit(f"boneage needs Python 3.11 or newer, and {sys.executable} is {sys.version.split()[0]}; "
+                 "name another: make PYTHON=python3.12 …")
     (PROJECT/"build").mkdir(exist_ok=True)
     with open(PROJECT/"build"/"install.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        os.set_inheritable(lock.fileno(), True)  # a child that outlives this process holds it too
+        os.set_inheritable(lock.fileno(), True)  # a child that outlives this process keeps the lock
         if DONE.exists() and not UNFINISHED.exists() and DONE.read_text() == fingerprint(): return
         print("Installing into .venv (once) …", flush=True)
         make_venv()
-        if not install(): sys.exit("The installation failed, and the words above say why; the same command tries again")
+        if not install():
+            sys.exit(
+                "The installation failed; the lines above give the reason. The same command tries again.")
+        set_merge_driver()
         DONE.write_text(fingerprint())
         UNFINISHED.unlink()
 

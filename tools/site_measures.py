@@ -1,143 +1,186 @@
-"The pages of the site that show what was measured of the library itself: speed and reliability, from the files that `make bench` and its like have written"
+"The site's pages on speed and reliability, from what `make bench` and `make stress` wrote"
 import json
 from pathlib import Path
 
 BENCHMARKS = Path(__file__).absolute().parent.parent/"benchmarks"
+# facts of a computer shown with their name
+NAMED = ("python", "torch", "opencv", "numpy", "allocator", "gpu")
 
 
 def read(name: str) -> dict:
-    "What a command wrote; empty where it has not been run"
+    "The sections of a file of results; empty where nothing was measured"
     path = BENCHMARKS/f"{name}.json"
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def number(value: float) -> str:
-    "Three digits that count"
+def format_number(value: float) -> str:
+    "A number with three significant digits"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def format_machine(machine: dict) -> str:
-    "Date, machine and versions in a line"
-    return "*" + ", ".join(f"{key} {value}" if key in ("python", "torch", "opencv", "numpy", "allocator", "gpu") else f"{value} cores" if key == "cores" else str(value) for key, value in machine.items()) + ".*"
+    "Date, computer and versions in a line"
+    named = {key: f"{key} {value}" for key, value in machine.items() if key in NAMED}
+    cores = {"cores": f"{machine.get('cores')} cores"} if "cores" in machine else {}
+    return "*" + ", ".join(map(str, (machine | named | cores).values())) + ".*"
 
 
 def table(heads: list[str], lines: list[list[str]], right: int) -> str:
-    "A table in Markdown whose columns from `right` on hold numbers"
+    "A Markdown table whose columns from `right` on hold numbers"
     rule = ["--:" if n >= right else ":--" for n in range(len(heads))]
     return "\n".join("| " + " | ".join(line) + " |" for line in [heads, rule, *lines])
 
 
+# ------------------------------------------------------------------ speed
+
+OPENING = """
+Each figure is a median of several calls. Figures that are compared were measured in turns in one run, at the
+same allocator setting. `make bench` measures all of them on your computer.
+"""
+
+SHARE = """
+*Of the limit*: the shortest possible time of the step as a share of its measured time. The limit counts
+only the work that no code can avoid: decoding the file, multiplying in the convolutions, warping the image.
+"""
+
+ON_A_GPU = "\nThe following tables come from another computer, with a GPU: `make bench WHAT=gpu`.\n"
+
+COMPARED = "The code before and after a change, in turns in one run: `make bench WHAT=compare REVISION=…`."
+
+
 def speed_page() -> str:
     "The page on speed"
-    found = read("results")
-    if not found: return "Nothing has been measured yet: `make bench` does.\n"
-    parts = ["Medians of several calls; what is compared was measured in turns in the same run, at the same allocator setting. `make bench` measures all of it on your computer.\n", format_machine(found["machine"]), WHAT_A_SHARE_IS, *figure_tables(found)]
-    gpu = read("gpu")
-    if gpu: parts += ["\n" + ON_A_GPU, format_machine(gpu["machine"]), *figure_tables(gpu)]
-    cuts = read("cuts")
-    if cuts: parts.append(f"\n## What was cut\n\n{CUTS}\n\n" + table(["", "before", "after", "ratio"], [[row["what"], f"{number(row['before'])} {row['unit']}", f"{number(row['after'])} {row['unit']}", f"{row['ratio']:.2f}"] for row in cuts["rows"]], 1) + "\n\n" + format_machine(cuts["machine"]))
+    found = read("speed")
+    if "cpu" not in found: return "Nothing has been measured yet: run `make bench`.\n"
+    parts = [OPENING, format_machine(found["cpu"]["machine"]), SHARE, *figure_tables(found["cpu"])]
+    if "gpu" in found:
+        parts += [ON_A_GPU, format_machine(found["gpu"]["machine"]), *figure_tables(found["gpu"])]
+    if "compared" in found: parts.append(compared_table(found["compared"]))
     return "\n".join(parts) + "\n"
 
 
+def figure_row(figure: dict, limits: bool) -> list[str]:
+    "A figure as a row of its table"
+    share = f"{figure['limit']:.0%} of {figure['bound']}" if figure.get("limit") else ""
+    value = f"{format_number(figure['value'])} {figure['unit']}"
+    return [figure["what"], value, *([share] if limits else []), figure.get("note", "")]
+
+
 def figure_tables(found: dict) -> list[str]:
-    "A section a table of figures"
+    "A section for each table of figures"
     parts = []
     for title, figures in found["tables"].items():
-        shares = any("limit" in figure for figure in figures)
-        lines = [[figure["what"], f"{number(figure['value'])} {figure['unit']}"] + [f"{figure['limit']:.0%} of {figure['bound']}" if figure.get("limit") else ""]*shares + [figure.get("note", "")] for figure in figures]
+        limits = any("limit" in figure for figure in figures)
+        lines = [figure_row(figure, limits) for figure in figures]
         keep = [n for n in range(len(lines[0])) if n < 2 or any(line[n] for line in lines)]
-        heads = ["", "figure"] + ["of the best possible"]*shares + [""]
-        parts.append(f"\n## {title}\n\n" + table([heads[n] for n in keep], [[line[n] for n in keep] for line in lines], 1))
+        heads = ["", "figure", *(["of the limit"] if limits else []), ""]
+        text = table([heads[n] for n in keep], [[line[n] for n in keep] for line in lines], 1)
+        parts.append(f"\n## {title}\n\n{text}")
     return parts
 
 
-WHAT_A_SHARE_IS = """
-*Of the best possible*: what this computer needs at least for the part that can't be left out (to decode the file, to do the multiplications of the networks' convolutions, to warp the picture), measured in the same run, as a share of what the step takes."""
+def compared_table(found: dict) -> str:
+    "The section on two revisions"
+    lines = [[row["what"], *(f"{format_number(row[when])} {row['unit']}" for when in ("before", "after")),
+              f"{row['ratio']:.2f}"] for row in found["rows"]]
+    heads = ["", "before", "after", "ratio"]
+    machine = format_machine(found["machine"])
+    return f"\n## Before and after\n\n{COMPARED}\n\n{table(heads, lines, 1)}\n\n{machine}"
 
-ON_A_GPU = "What follows was measured on another computer, with a GPU: `make bench-gpu`."
 
-CUTS = "The code before and after, in turns in one run: `make bench-against REVISION=…` does it with any two revisions."
-
+# ------------------------------------------------------------------ reliability
 
 def reliability_page() -> str:
     "The page on reliability"
-    parts = ["What was done to break the library, and what came of it. Each table is written by the command that stands above it, which anyone can run; the tests run a small part of each.\n"]
-    for section in (fuzzing, guided, crashes, determinism, mutants, coverage):
-        text = section()
-        if text: parts.append(text)
+    found = read("reliability")
+    parts = ["These tests try to break the library. A command stands above each table and repeats it; "
+             "`make test` runs a small part of each.\n"]
+    parts += [text for section in (fuzzing, crashes, determinism, coverage) if (text := section(found))]
     return "\n\n".join(parts) + "\n"
 
 
-def fuzzing() -> str:
+def fuzzing(found: dict) -> str:
     "Damaged and invented files"
-    found = read("fuzz")
-    if not found: return ""
-    lines = [[row["reader"], f"{row['inputs']:,}", f"{row['read']:,}", f"{row['refused']:,}"] for row in found["rows"]]
+    if "fuzz" not in found: return ""
+    found = found["fuzz"]
+    lines = [[row["reader"], *(f"{row[key]:,}" for key in ("inputs", "read", "refused"))]
+             for row in found["rows"]]
     total = sum(row["inputs"] for row in found["rows"])
-    return (f"## Damaged and invented files\n\n`make fuzz`. {total:,} files, mutated or made up by hypothesis, went through every reader in {found['seconds']:.0f} s: each was read or refused with a sentence of our own; "
-            f"none hung, none left a traceback, and no more than {found['memory']:.2f} GB was taken.\n\n" + table(["reader", "files", "read", "refused in a sentence"], lines, 1) + "\n\n" + format_machine(found["machine"]))
+    return f"""## Damaged and invented files
+
+`make stress WHAT=fuzz`. Every reader opened files that hypothesis had damaged or invented: {total:,} files
+in {found['seconds']:.0f} s. Each file was read or refused with one sentence. None took more than its time
+limit, none ended in a traceback, and memory stayed below {found['memory']:.2f} GB.
+
+{table(["reader", "files", "read", "refused"], lines, 1)}
+
+{format_machine(found['machine'])}"""
 
 
-def guided() -> str:
-    "Files made by what those before them reached"
-    found = read("guided")
-    if not found: return ""
-    lines = [[row["reader"], *(f"{row[key]:,}" for key in ("inputs", "seconds", "before", "reached")), str(len(row["findings"]))] for row in found["rows"]]
-    total, findings = (sum(count) for count in zip(*((row["inputs"], len(row["findings"])) for row in found["rows"])))
-    verdict = "each was read or refused with a sentence of our own, in at most 10 s and 2 GB" if not findings else f"some are findings, {findings} in all"
-    return (f"## Files made by what those before them reached\n\n`make fuzz-guided`. The same readers, and the same promises. Here libFuzzer, through atheris {found['atheris']}, changes a file, and goes on from it where it reached a branch of the library, of pydicom or of PyYAML that none before it had. "
-            f"Of {total:,} files {verdict}. Branches are counted in Python alone, and of the library only those that a reader comes to; *before* are those of the files it starts from. ONNX Runtime, which is not Python, is left to the files above.\n\n"
-            + table(["reader", "files", "seconds", "branches before", "branches reached", "findings"], lines, 1) + "\n\n" + format_machine(found["machine"]))
-
-
-def crashes() -> str:
+def crashes(found: dict) -> str:
     "Killed processes and full disks"
-    found = read("crash")
-    if not found: return ""
-    total, kinds = found["totals"], [kind for kind in next(iter(found["stages"].values()))["kills"]]
-    lines = [[stage, *(str(row["kills"][kind]) for kind in kinds), str(row["reruns"]), str(row["full_disk"]), str(row["findings"])] for stage, row in found["stages"].items()]
-    verdict = "every rerun ended in the undisturbed result, and no file was half-written" if not found["findings"] else "what was found stands below"
-    text = (f"## Killed processes and full disks\n\n`make crash`. {total['kills']} times a stage of the work was ended without a warning, by `kill -9` at a random time or between two of its steps, or by the system in the middle of a write (at a limit of the file's size), and run again; "
-            f"{total['full_disk']} times its disk was full: {verdict}. "
-            "Stages are making phantoms, mining masks, fitting a network, cutting region arrays, running a report and exporting weights, each at a small size. A kill may be followed by another before the stage ends, and a stage that had been finished need not run again, so that kills and runs again differ; "
-            "a finding is a file that is not whole, a result that differs, or a file left over.\n\n" + table(["stage", *(f"killed {kind}" for kind in kinds), "runs again", "full disks", "findings"], lines, 1))
+    if "crash" not in found: return ""
+    found = found["crash"]
+    total, kinds = found["totals"], list(next(iter(found["steps"].values()))["kills"])
+    lines = [[step, *(str(row["kills"][kind]) for kind in kinds),
+              *(str(row[key]) for key in ("reruns", "full_disk", "findings"))]
+             for step, row in found["steps"].items()]
+    heads = ["step", *(f"killed {kind}" for kind in kinds), "reruns", "full disks", "findings"]
     listed = "".join(f"\n- {sentence}" for sentence in found["findings"])
-    return text + (f"\n{listed}" if listed else "") + f"\n\n*{found['date']}, {found['seconds']} s, seed {found['seed']}, {found['versions']}.*"
+    verdict = ("Every rerun gave the undisturbed result, and no file was partial."
+               if not listed else f"The findings:\n{listed}\n")
+    return f"""## Killed processes and full disks
+
+`make stress WHAT=crash`. A step of the pipeline was killed {total['kills']} times and run again. The signal
+came at a random time, between two file operations, or in the middle of a write (at a limit of the file's
+size). Its disk was full {total['full_disk']} times. {verdict}
+
+The steps are making phantoms, mining masks, fitting a network, writing region arrays, running a report and
+exporting weights, each at a small size. A rerun may be killed as well, so kills outnumber reruns. A finding
+is a partial file, a different result, or a file left over.
+
+{table(heads, lines, 1)}
+
+*{found['date']}, {found['seconds']} s, seed {found['seed']}, {found['versions']}.*"""
 
 
-def determinism() -> str:
-    "The same numbers twice"
-    found, gpu = read("determinism"), read("gpu")
-    if not found: return ""
-    def same(row):
-        if "files" in row: return [row["what"], f"{row['differing']} of {row['files']} files differ"]
-        return [row["what"], "the same to the last bit" if row["weights"] == row["months"] == 0 else f"weights differ by at most {row['weights']:.1g}, predictions by {row['months']:.1g} months"]
-    def listed(rows, machine): return table(["", ""], [same(row) for row in rows], 2) + "\n\n" + format_machine(machine)
-    text = ("## The same numbers twice\n\n`make determinism`. The seed fixes a run on one kind of computer and number of threads. With another number of threads sums are added in another order, and a fit goes a slightly different way, "
-            "by the months in the table. A GPU adds in another order as well.\n\n" + listed(found["rows"], found["machine"]))
-    return text + ("\n\nOn a GPU (`make bench-gpu`):\n\n" + listed(gpu["determinism"], gpu["machine"]) if gpu else "")
+def determinism_row(row: dict) -> list[str]:
+    "A comparison and its largest differences"
+    if "files" in row: return [row["what"], f"{row['differing']} of {row['files']} files differ"]
+    if row["weights"] == row["months"] == 0: return [row["what"], "equal to the last bit"]
+    months = f"predictions by {row['months']:.1g} months"
+    return [row["what"], f"weights differ by at most {row['weights']:.1g}, {months}"]
 
 
-def mutants() -> str:
-    "Changes that the tests should notice"
-    found = read("mutants")
-    if not found: return ""
-    heads = ["subject", "module", "changes", "not noticed before", "noticed now", "never ends", "explained", "left"]
-    lines = [[row["subject"], row["module"], f"{row['now']['mutants']:,}", str(row["before"]["survived"]), str(row["now"]["killed"]), str(row["now"]["timed_out"]), str(row["now"]["explained"]), str(row["now"]["survived"] - row["now"]["explained"])]
-             for row in found["modules"]]
-    left = [row for row in found["survivors"] if not row["why"]]
-    reasons = {}
-    for row in found["survivors"]: reasons.setdefault(row["why"] or "not explained", []).append(f"`{row['module']}.{row['where']}`")
-    listed = "\n".join(f"- {why.rstrip(chr(46))}: {len(where)} ({', '.join(sorted(set(where)))})" for why, where in sorted(reasons.items(), key=lambda item: -len(item[1])))
-    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
-    return (f"## Would a test notice?\n\n`make mutants`. {' '.join(found['about'])}\n\n{sum(row['now']['mutants'] for row in found['modules']):,} changes, {len(left)} of which no check notices and nobody has explained.\n\n"
-            + table(heads, lines, 2) + f"\n\nThose that no check notices, and why they may live:\n\n{listed}\n\n*{found['date']}, Python {found['python']}, {versions}.*")
+def determinism(found: dict) -> str:
+    "The same seed, the same numbers"
+    if "determinism" not in found: return ""
+    def listed(section):
+        rows = [determinism_row(row) for row in section["rows"]]
+        return table(["", ""], rows, 2) + "\n\n" + format_machine(section["machine"])
+    gpu = found.get("determinism_gpu")
+    return f"""## The same numbers twice
+
+`make stress WHAT=determinism`. The seed fixes all numbers on one kind of computer with one number of
+threads. Other numbers of threads, and GPUs, add sums in another order, which changes a fit by the months in
+the table.
+
+{listed(found["determinism"])}""" + (f"\n\nOn a GPU (`make bench WHAT=gpu`):\n\n{listed(gpu)}" if gpu else "")
 
 
-def coverage() -> str:
-    "Lines that the tests reach"
-    found = read("coverage")
-    if not found: return ""
-    lines = [[row["module"], f"{row['lines']:,}", f"{row['reached']:,}", f"{row['percent']:.0f} %"] for row in sorted(found["modules"], key=lambda row: row["percent"])]
-    return (f"## Lines that the tests reach\n\n`make coverage`. {' '.join(found['about'].split())} In all, {found['reached']:,} of {found['lines']:,} lines, {found['percent']} %.\n\n"
-            + table(["module", "lines", "reached", ""], lines, 1) + f"\n\n*{found['date']}, Python {found['python']}, coverage {found['coverage']}.*")
+def coverage(found: dict) -> str:
+    "Lines that the checks reach"
+    if "coverage" not in found: return ""
+    found = found["coverage"]
+    modules = sorted(found["modules"], key=lambda row: row["reached"]/row["lines"])
+    lines = [[row["module"], f"{row['lines']:,}", f"{row['reached']:,}", f"{row['reached']/row['lines']:.0%}"]
+             for row in modules]
+    total, reached = (sum(row[key] for row in modules) for key in ("lines", "reached"))
+    return f"""## Lines that the checks reach
+
+`make stress WHAT=coverage`. It counts the lessons of every notebook and the tests that run in minutes, but
+no code of other processes. The checks reach {reached:,} of {total:,} lines, {reached/total:.1%}.
+
+{table(["module", "lines", "reached", ""], lines, 1)}
+
+*{found['date']}, Python {found['python']}, coverage {found['coverage']}.*"""

@@ -17,8 +17,8 @@ from torch import nn
 from ..bone_age import ModelName
 from ..datasets.profiles import Augmentation, BoneAgeSettings
 from ..files import publish
-from ..inference import NetworkInput
-from ..networks import MONTHS, months_from_scaled, save_network, scaled_from_months
+from ..inference import NetworkInput, months_from_scaled
+from ..networks import MONTHS, save_network, scaled_from_months
 from ..registration import region_matrix
 from boneage.training.core import (
     ArrayLoader,

@@ -1,4 +1,4 @@
-"A Slurm cluster of one node on this computer, for tests: its own key, ports and folder, gone when the block ends"
+"A Slurm cluster of one node for tests, with its own key, ports and folder; stopped when the block ends"
 import getpass
 import os
 import shutil
@@ -49,7 +49,7 @@ class NoSlurm(Exception):
 
 
 def free_ports(number: int) -> list[int]:
-    "Ports that nobody listens on now"
+    "Ports that are free now"
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for each in sockets: each.bind(("127.0.0.1", 0))
@@ -67,19 +67,24 @@ def wait_until(there, seconds: float, what: str):
 def configure(folder: Path, cpus: int, memory: int):
     "Write the key and the configuration"
     for name in ("state", "spool"): (folder/name).mkdir()
-    words = dict(folder=folder, host=socket.gethostname().split(".")[0], user=getpass.getuser(), ports=free_ports(2), cpus=cpus, memory=memory)
-    (folder/"slurm.conf").write_text(CONFIGURATION.format(**words))
+    values = dict(folder=folder, host=socket.gethostname().split(".")[0], user=getpass.getuser(),
+                  ports=free_ports(2), cpus=cpus, memory=memory)
+    (folder/"slurm.conf").write_text(CONFIGURATION.format(**values))
     (folder/"gres.conf").write_text("Name=gpu File=/dev/null\n")  # a GPU to ask for, and none to compute with
-    (folder/"srun").write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')  # inside a job, Snakemake passes no SLURM_ variable on
+    # inside a job, Snakemake passes on no SLURM_ variable
+    (folder/"srun").write_text(
+        f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
     (folder/"srun").chmod(0o755)
-    subprocess.run(["mungekey", "--create", f"--keyfile={folder}/munge.key"], check=True, env=os.environ | dict(PATH=PATH))
+    subprocess.run(["mungekey", "--create", f"--keyfile={folder}/munge.key"], check=True,
+                   env=os.environ | dict(PATH=PATH))
 
 
 @contextmanager
 def daemon(folder: Path, *command):
-    "A daemon that runs as long as the block; its words go to a file of its name"
-    with open(folder/f"{command[0]}.out", "w") as words:
-        process = subprocess.Popen([str(part) for part in command], stdout=words, stderr=words, env=os.environ | dict(PATH=PATH, SLURM_CONF=str(folder/"slurm.conf")))
+    "A daemon that runs as long as the block; its output goes to a file of its name"
+    with open(folder/f"{command[0]}.out", "w") as output:
+        process = subprocess.Popen([str(part) for part in command], stdout=output, stderr=output,
+                                   env=os.environ | dict(PATH=PATH, SLURM_CONF=str(folder/"slurm.conf")))
     try: yield process
     finally:
         process.terminate()
@@ -90,22 +95,28 @@ def daemon(folder: Path, *command):
 @contextmanager
 def one_node_slurm(
     cpus: int = 2,
-    memory: int = 8000, # megabytes; what jobs may ask for in all, whatever this computer has
-):                      # yields what the environment of Slurm's commands must have
-    "Start munged, slurmctld and slurmd, and stop them in the end; raises `NoSlurm` with the reason where that can't be done"
+    memory: int = 8000, # megabytes that jobs may request in all, whatever this computer has
+):                      # yields the environment of Slurm's commands
+    "Start munged, slurmctld and slurmd, and stop them at the end; raises `NoSlurm` where they cannot start"
     lacking = [name for name in PROGRAMS if not shutil.which(name, path=PATH)]
     if lacking: raise NoSlurm(f"{', '.join(lacking)} not installed (Debian: slurm-wlm and munge)")
     with tempfile.TemporaryDirectory(prefix="slurm-") as name, ExitStack() as stack:
-        folder, environment = Path(name), dict(PATH=f"{name}{os.pathsep}{PATH}", SLURM_CONF=f"{name}/slurm.conf")
+        folder = Path(name)
+        environment = dict(PATH=f"{name}{os.pathsep}{PATH}", SLURM_CONF=f"{name}/slurm.conf")
         configure(folder, cpus, memory)
-        stack.enter_context(daemon(folder, "munged", "--foreground", "--force", f"--socket={folder}/munge.socket", f"--key-file={folder}/munge.key",
-                                   f"--pid-file={folder}/munged.pid", f"--seed-file={folder}/munged.seed", f"--log-file={folder}/munged.log"))
+        stack.enter_context(daemon(folder, "munged", "--foreground", "--force",
+                                   f"--socket={folder}/munge.socket", f"--key-file={folder}/munge.key",
+                                   f"--pid-file={folder}/munged.pid", f"--seed-file={folder}/munged.seed",
+                                   f"--log-file={folder}/munged.log"))
         wait_until((folder/"munge.socket").exists, 10, "munged")
         stack.enter_context(daemon(folder, "slurmctld", "-D"))
         stack.enter_context(daemon(folder, "slurmd", "-D"))
-        def output(*command): return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment).stdout
+        def output(*command):
+            return subprocess.run(command, capture_output=True, text=True,
+                                  env=os.environ | environment).stdout
         wait_until(lambda: "idle" in output("sinfo", "--noheader", "--format=%T"), 30, "Slurm")
         try: yield environment
         finally:
             output("scancel", "--user", getpass.getuser())
-            wait_until(lambda: not output("squeue", "--noheader"), 60, "an empty queue")  # what runs a job would outlive slurmd
+            # a running job would outlive slurmd
+            wait_until(lambda: not output("squeue", "--noheader"), 60, "an empty queue")

@@ -1,7 +1,7 @@
 """Each reader returns valid data or raises one sentence for any file, with little time and memory.
 
-FUZZ_INPUTS is the number of inputs in all. Where it is set, the inputs differ from run to run (`make fuzz`);
-otherwise they are always the same.
+`make stress WHAT=fuzz INPUTS=20000` opens so many files, others in each run, and writes the counts to
+benchmarks/reliability.json. Otherwise the files are 500 and always the same.
 """
 import copy
 import io
@@ -24,7 +24,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from measure import machine
+from measure import machine, write_section
 from torch import nn
 
 from boneage.batches import read_sexes
@@ -60,9 +60,10 @@ from pydicom.uid import (  # noqa: E402
 from test_radiographs import as_bits, dicom  # noqa: E402
 from tiny_models import write_tiny_models  # noqa: E402
 
-INPUTS = int(os.environ.get("FUZZ_INPUTS", 500))
+LONG = "STRESS" in os.environ
+INPUTS = int(os.environ.get("INPUTS", 20_000)) if LONG else 500
 SECONDS, MEMORY = 10, 2 * 2**30  # allowed for one file
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 # ------------------------------------------------------------------ damage
@@ -439,20 +440,20 @@ READERS = {
 # ------------------------------------------------------------------ the check
 
 def write_tally(counts, seconds, memory):
-    "Write the counts of all readers to the file named by FUZZ_OUT"
+    "Write the counts of all readers to benchmarks/reliability.json"
     rows = [dict(reader=name, inputs=count.total(), read=count["read"], refused=count["refused"],
                  slowest=round(slowest, 3)) for name, (count, slowest) in counts.items()]
-    record = dict(machine=machine(), seconds=round(seconds), memory=round(memory, 3), rows=rows)
-    Path(os.environ["FUZZ_OUT"]).write_text(json.dumps(record, indent=1) + "\n")
+    found = dict(machine=machine(), seconds=round(seconds), memory=round(memory, 3), rows=rows)
+    write_section("reliability", "fuzz", found)
 
 
 @pytest.fixture(scope="module")
 def tally(request):
-    "Count each reader's inputs; print the table, and write it where FUZZ_OUT is set and no test failed"
+    "Count each reader's inputs; print the table, and write it after a long run without failures"
     counts, start = {}, time.monotonic()
     yield counts
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    if os.environ.get("FUZZ_OUT") and not request.session.testsfailed and set(counts) == set(READERS):
+    if LONG and not request.session.testsfailed and set(counts) == set(READERS):
         write_tally(counts, time.monotonic() - start, memory)
     print("\n| reader | inputs | read | refused | slowest, s |\n|:--|--:|--:|--:|--:|")
     for name, (count, slowest) in counts.items():
@@ -499,7 +500,7 @@ def check(tested: Reader, path: Path) -> str:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", READERS)
 def test_reader_returns_valid_data_or_raises_its_error(name, saved, tmp_path, tally, bounded):
-    tested, random = READERS[name], "FUZZ_INPUTS" in os.environ
+    tested, random = READERS[name], LONG
     if name == "ONNX": pytest.importorskip("onnxruntime")
     count, slowest = Counter(), [0.0]
     tally[name] = count, 0.0
