@@ -24,7 +24,7 @@ TERMS = {
              "pass, refinement pass, crop, test-time augmentation"),
     "speak": (WORD.format("(?:speaks?|spoken|spoke)"), "output, predict"),
     "unseen": (WORD.format("unseen") + r"|\b(?:had|has|have) (?:not|never) seen\b", "held-out, out-of-fold"),
-    "words": (r"[a-z]_words?\b|\bwords_[a-z]", "summarise_*, *_table, format_*; name what is held"),
+    "words": (r"(?-i:[a-z]_words\b|\bwords_[a-z])", "summarise_*, *_table, format_*; name what is held"),
     "vote": (WORD.format("(?:voters?|voted|cross_votes?|cross_voted)"),
              "members, ensemble prediction, cross-fitted"),
     "belief": (WORD.format("(?:beliefs?|believed|believes?)"), "predicted distribution, accepted"),
@@ -42,7 +42,7 @@ TERMS = {
                  "fold, split, out-of-fold"),
     "person": (
         r"\b(?:networks?|models?|ensembles?|members?|functions?|regions?|files?|tables?|readers?|profiles?)"
-               r" (?:says?|tells?|asks?|knows?|sees|thinks?|wants?|answers?)\b",
+               r" (?:says?|tells?|asks?|knows?|sees|thinks?|answers?)\b",
                "compute, return, predict, hold, read"),
 }
 # What keeps its word: anatomy, and the keys of released files where they are renamed
