@@ -16,57 +16,62 @@ import ipywidgets as widgets
 from .assessment import Assessor, load_assessor
 from .radiographs import SUFFIXES, read_dicom_sex, read_radiograph
 
-# %% ../nbs/assessing/25_app.ipynb #40
+# %% ../nbs/assessing/25_app.ipynb #05
 class AssessRadiograph(widgets.VBox):
     "Choose a file and a sex, see mask, key points, regions, bone age and warnings"
     def __init__(
         self,
-        assessor: Assessor|None=None, # None: the released networks, read when they are needed
+        assessor:Assessor|None=None, # None: the released networks, loaded with the first file
     ):
         self.assessor, self.result, self.image, self.name, self.header_sex = assessor, None, None, "", None
-        self.upload = widgets.FileUpload(accept=",".join(sorted(SUFFIXES)), multiple=False, description="Radiograph")
-        self.sex = widgets.ToggleButtons(options=[("not given", None), ("girl", "F"), ("boy", "M")], description="Sex", value=None)
-        self.words, self.picture = widgets.HTML("Choose a radiograph of a hand. Research use only."), widgets.Image(format="png", layout={"display": "none", "max_width": "900px"})
+        self.upload = widgets.FileUpload(accept=",".join(sorted(SUFFIXES)), multiple=False,
+                                         description="Radiograph")
+        self.sex = widgets.ToggleButtons(options=[("not given", None), ("girl", "F"), ("boy", "M")],
+                                         description="Sex", value=None)
+        self.message = widgets.HTML("Choose a radiograph of a hand. Research use only.")
+        self.picture = widgets.Image(format="png", layout={"display": "none", "max_width": "900px"})
         self.upload.observe(lambda change: self.take(change["new"]), "value")
         self.sex.observe(lambda _: self.assess(), "value")
-        super().__init__([widgets.HBox([self.upload, self.sex]), self.words, self.picture])
+        super().__init__([widgets.HBox([self.upload, self.sex]), self.message, self.picture])
 
     def take(
         self,
         files, # as the upload button holds them: dicts with `name` and `content`
     ):
-        "Read the file that was chosen, and assess it"
+        "Read the chosen file and assess it"
         if not files: return
         file, self.image = files[-1], None
-        self.sex.value = None  # the last child's says nothing of this one
+        self.sex.value = None  # the last child's sex
         self.name = Path(file["name"]).name
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder)/f"radiograph{Path(self.name).suffix.lower()}"
             path.write_bytes(bytes(file["content"]))
             try: self.image, self.header_sex = read_radiograph(path), read_dicom_sex(path)
-            except (ValueError, OSError, MemoryError) as error: self._say(str(error).replace(str(path), self.name)); return
+            except (ValueError, OSError, MemoryError) as error:
+                self._show_message(str(error).replace(str(path), self.name))
+                return
         self.assess()
 
     def assess(self):
-        "Assess the radiograph that is there, with the sex that is chosen, else with the DICOM header's"
-        from boneage.paper.figures import (  # a door opens a wing inside a function
-            assessment_figure,
-            format_assessment,
-        )
+        "Assess the radiograph with the chosen sex, else with that of the DICOM header"
+        from boneage.paper.figures import assessment_figure, format_assessment  # imports matplotlib
         if self.image is None: return
         sex = self.sex.value or self.header_sex
-        self._say(f"{self.name}: assessing …")
+        self._show_message(f"{self.name}: assessing …")
         try:
             if self.assessor is None: self.assessor = load_assessor()
             self.result = self.assessor.assess(self.image, sex)
-            drawn = io.BytesIO()
-            assessment_figure(self.image, self.result, sex, self.name).savefig(drawn, format="png", dpi=100)
-        except (ValueError, RuntimeError) as error: self._say(f"{self.name}: {error}"); return
-        self.picture.value, self.picture.layout.display = drawn.getvalue(), None
-        said = ", says the DICOM header" if self.header_sex and not self.sex.value else ""
-        self.words.value = f"<b>{html.escape(self.name)}</b>: {format_assessment(self.result, sex)}{said}. Research use only."
+            png = io.BytesIO()
+            assessment_figure(self.image, self.result, sex, self.name).savefig(png, format="png", dpi=100)
+        except (ValueError, RuntimeError) as error:
+            self._show_message(f"{self.name}: {error}")
+            return
+        self.picture.value, self.picture.layout.display = png.getvalue(), None
+        source = ", from the DICOM header" if self.header_sex and not self.sex.value else ""
+        age = f"{format_assessment(self.result, sex)}{source}"
+        self.message.value = f"<b>{html.escape(self.name)}</b>: {age}. Research use only."
 
-    def _say(self, sentence):
-        "Show words alone"
+    def _show_message(self, sentence):
+        "Show a sentence, and no picture"
         self.picture.layout.display = "none"
-        self.words.value = html.escape(sentence)
+        self.message.value = html.escape(sentence)
