@@ -46,7 +46,14 @@ class WeightsError(ValueError):
     "Raised when a saved network cannot be used; the message names the file and the reason"
 
 # %% ../nbs/assessing/03_inference.ipynb #11b
-_CURRENT_KEYS = {"view": "network_input", "plates": "radiographs", "of_spread": "half_width_in_sd"}
+_CURRENT_KEYS = {
+    "view": "network_input", "plates": "radiographs", "of_spread": "half_width_in_sd",
+    # of cards
+    "step": "variant", "steps": "ablation", "than": "reference", "no answer": "no prediction",
+    "mirror known": "mirror flag correct", "plates of the cohort": "cohort",
+    "looked at again": "reviewed twice",
+    "of them the same verdict": "of them the same label",
+    "right at the second look": "right at the second review"}
 
 
 def current_names(

@@ -180,7 +180,9 @@ class ArrayLoader:
         gpu = torch.device(self.device).type == "cuda"
         room = torch.cuda.mem_get_info(self.device)[0] // 4 if gpu else RESIDENT
         if sum(array.nbytes for array in self.arrays) > room: return None
-        return [torch.from_numpy(np.array(array) if isinstance(array, np.memmap) else array).to(self.device) for array in self.arrays]
+        def copied(array): return isinstance(array, np.memmap) or not array.flags.writeable
+        return [torch.from_numpy(np.array(array) if copied(array) else array).to(self.device)
+                for array in self.arrays]
 
     def __iter__(self):
         seed = epoch_seed(self.seed, self.epoch)
