@@ -8,7 +8,7 @@ here = Path(__file__).parent
 settings = ConfigParser(delimiters=["="], interpolation=None)
 settings.read(here/"settings.ini", encoding="utf-8")
 package = settings["DEFAULT"]
-extras = {name: settings["extras"][name].split("\n")[1:] for name in settings["extras"] if name not in package}
+extras = {name: lines.split("\n")[1:] for name, lines in settings["extras"].items() if name not in package}
 
 
 def lines(key):

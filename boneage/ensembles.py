@@ -117,7 +117,7 @@ def write_ensemble_rules(
     content = {key: asdict(rule) for key, rule in rules.items()}
     with publish(path) as file: file.write_text(json.dumps(content, indent=1) + "\n")
 
-# %% ../nbs/assessing/15_ensembles.ipynb #21
+
 def _check_keys(rules, path):
     "Raise `EnsembleRuleError` for a key that is not of `ENSEMBLE_KEYS`"
     unknown = [key for key in rules if key not in ENSEMBLE_KEYS]

@@ -22,8 +22,8 @@ from pathlib import Path
 
 # %% ../nbs/assessing/00_files.ipynb #06b
 def truncate_text(
-    value,           # converted by `str`
-    longest:int=200, # characters
+    value,           # anything that `str` converts
+    longest:int=200, # number of characters; a longer line is cut and ends in …
 ) -> str:            # one line
     "Convert a value to one line of limited length"
     line = " ".join(str(value).split())
@@ -31,14 +31,14 @@ def truncate_text(
 
 # %% ../nbs/assessing/00_files.ipynb #07a
 class WriteError(OSError, ValueError):
-    "A file that cannot be written now; the message is one sentence that names the file"
+    "Raised when a file cannot be written; the message is one sentence that names the file"
 
 # %% ../nbs/assessing/00_files.ipynb #07h
 _WRITE_FAILURES = {
     errno.ENOSPC: "the disk is full",
     getattr(errno, "EDQUOT", errno.ENOSPC): "the disk is full, or your quota is used up",
-    errno.EFBIG: "it would exceed the largest file size allowed",
-    errno.EROFS: "its disk is read-only",
+    errno.EFBIG: "the file would exceed the largest size allowed",
+    errno.EROFS: "the disk is read-only",
 }
 
 
@@ -46,14 +46,14 @@ _WRITE_FAILURES = {
 def convert_write_errors(
     path:str|Path,  # the file or folder that is being written
 ):
-    "Convert a full or read-only disk's `OSError` to a `WriteError`"
+    "Convert the `OSError` of a full or read-only disk to a `WriteError`"
     try: yield
     except WriteError: raise
     except OSError as error:
         if error.errno not in _WRITE_FAILURES: raise
         raise WriteError(f"{path} can't be written: {_WRITE_FAILURES[error.errno]}; "
-                         "the previous version is kept, so make space or choose another folder, "
-                         "then try again.") from error
+                         "make space or choose another folder, then try again "
+                         "(a previous version of the file is unchanged).") from error
 
 # %% ../nbs/assessing/00_files.ipynb #07d
 @cache
@@ -66,7 +66,7 @@ def computer_id() -> str:  # six hexadecimal digits
 # %% ../nbs/assessing/00_files.ipynb #07k
 def is_running(
     pid:int,  # process id on this computer
-) -> bool:    # true where the operating system can't tell
+) -> bool:    # also true where this can't be determined
     "Whether a process is running"
     if os.name != "posix": return True
     try: os.kill(pid, 0)
@@ -77,7 +77,7 @@ def is_running(
 # %% ../nbs/assessing/00_files.ipynb #07e
 @cache
 def remove_temporary_files(
-    folder:Path,  # not its subfolders
+    folder:Path,  # its subfolders are not searched
 ):
     "Remove the temporary files of killed processes from a folder, once per process"
     try: names = os.listdir(folder)
@@ -85,16 +85,16 @@ def remove_temporary_files(
     for name in names:
         if not (found := re.fullmatch(r"\..+-([0-9a-f]{6})-(\d+)-[0-9a-f]{8}(\.\w+)?", name)): continue
         try: unchanged = time.time() - (folder/name).stat().st_mtime > 86_400
-        except OSError: continue  # its process has just renamed or removed it
+        except OSError: continue  # another process has just renamed or removed the file
         if unchanged or found[1] == computer_id() and not is_running(int(found[2])):
             (folder/name).unlink(missing_ok=True)
 
 # %% ../nbs/assessing/00_files.ipynb #08
 @contextmanager
 def publish(
-    path:str|Path,     # of the file to write; its folder is made
-) -> Iterator[Path]:   # a temporary path beside it, with the same suffix
-    "Yield a temporary path; rename that file to `path` when the block succeeds, remove it when it fails"
+    path:str|Path,     # the file to write; its folder is created if missing
+) -> Iterator[Path]:   # a temporary path in the same folder, with the same suffix
+    "Yield a temporary path; when the block succeeds, rename the file to `path`, otherwise remove it"
     path = Path(path)
     unique = f"{computer_id()}-{os.getpid()}-{secrets.token_hex(4)}"
     temporary = path.with_name(f".{path.stem}-{unique}{path.suffix}")
@@ -108,7 +108,7 @@ def publish(
 
 # %% ../nbs/assessing/00_files.ipynb #11d
 def _recover(folder, partial, previous):
-    "Move the previous folder back where `folder` is missing, and remove what an interrupted write left"
+    "If `folder` is missing, move its previous version back; remove what an interrupted write left"
     if previous.exists() and not folder.exists(): previous.replace(folder)
     for leftover in (partial, previous): shutil.rmtree(leftover, ignore_errors=True)
 
@@ -116,8 +116,8 @@ def _recover(folder, partial, previous):
 @contextmanager
 def publish_folder(
     folder:str|Path,   # the folder to write
-) -> Iterator[Path]:   # an empty folder beside it
-    "Yield an empty folder; it replaces `folder` when the block succeeds and is removed when it fails"
+) -> Iterator[Path]:   # an empty folder next to `folder`
+    "Yield an empty folder; when the block succeeds, it replaces `folder`, otherwise it is removed"
     folder = Path(folder)
     partial, previous = (folder.with_name(folder.name + ending) for ending in (".part", ".part-before"))
     _recover(folder, partial, previous)

@@ -22,7 +22,7 @@ def translation(
 
 # %% ../nbs/assessing/02_geometry.ipynb #11
 def scaling(
-    s:float,      # zoom, > 1 enlarges
+    s:float,      # zoom factor; above 1, the image is enlarged
 ) -> np.ndarray:  # 3×3
     "The matrix that enlarges an image `s` times; its top left corner (−0.5, −0.5) stays in place"
     offset = 0.5 * (s - 1)
@@ -40,7 +40,7 @@ def rotation(
 
 # %% ../nbs/assessing/02_geometry.ipynb #19
 def mirror(
-    width:int,    # of the image, pixels
+    width:int,    # width of the image, pixels
 ) -> np.ndarray:  # 3×3
     "The matrix that exchanges left and right: x → width − 1 − x"
     return np.array([[-1., 0., width - 1.], [0., 1., 0.], [0., 0., 1.]])
@@ -109,7 +109,7 @@ def fit_similarity(
 # %% ../nbs/assessing/02_geometry.ipynb #43
 def zoom_of(
     matrix:np.ndarray,  # 3×3 similarity
-) -> float:             # > 1 enlarges
+) -> float:             # above 1, the matrix enlarges an image
     "The zoom of a similarity"
     return math.sqrt(abs(float(np.linalg.det(np.asarray(matrix)[:2, :2]))))
 
@@ -131,9 +131,9 @@ def rotation_of(
 # %% ../nbs/assessing/02_geometry.ipynb #49
 def letterbox(
     shape:tuple[int, int],   # (H, W) of the image
-    canvas:tuple[int, int],  # (H, W) that it is placed in
+    canvas:tuple[int, int],  # (H, W) of the canvas
 ) -> np.ndarray:             # 3×3, canvas_from_image
-    "The largest zoom that fits an image into a canvas, centred"
+    "The matrix that fits an image into a canvas: the largest possible zoom, centred"
     (height, width), (canvas_height, canvas_width) = shape, canvas
     zoom = min(canvas_height / height, canvas_width / width)
     return translation((canvas_width - zoom*width)/2, (canvas_height - zoom*height)/2) @ scaling(zoom)
@@ -142,7 +142,7 @@ def letterbox(
 def shrink(
     image:np.ndarray,  # (H, W) uint8 or float
     level:int,         # side of the averaged blocks, pixels
-    fill:float = 0,    # value beyond the right and bottom edge
+    fill:float = 0,    # value used beyond the right and bottom edges
 ) -> np.ndarray:       # (ceil(H/level), ceil(W/level)), same dtype; its matrix is scaling(1/level)
     "Average an image over blocks of level × level pixels"
     if level == 1: return image
@@ -158,7 +158,7 @@ def warp(
     shape:tuple[int, int],  # (H, W) of the output
     fill:float = 0,         # value of output pixels beyond the image
 ) -> np.ndarray:            # (H, W) of `shape`, dtype of `image`
-    "Warp an image by a matrix: averaged when it shrinks, then interpolated once, bilinearly"
+    "Warp an image by a matrix: average blocks if it shrinks the image, then interpolate once, bilinearly"
     if image.dtype == bool:
         return warp(image.view(np.uint8) * np.uint8(255), matrix, shape, 255 * bool(fill)) > 127
     level = max(1, int(1 / zoom_of(matrix) + 1e-6))

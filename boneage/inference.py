@@ -26,24 +26,24 @@ SEX_OUTPUTS = ("M", "F", "none")  # outputs of a network by sex: boys, girls, ch
 # %% ../nbs/assessing/03_inference.ipynb #07
 def scaled_from_months(
     months, # bone age in months: a number, an array or a tensor
-):          # the same in [−1, 1], the scale of training
-    "Bone age in months → scaled bone age"
+):          # the scaled bone age, in [−1, 1]
+    "Convert a bone age in months to the scaled bone age"
     return (months - MONTHS / 2) / (MONTHS / 2)
 
 # %% ../nbs/assessing/03_inference.ipynb #08
 def months_from_scaled(
-    scaled, # bone age on the scale of training: a number, an array or a tensor
-):          # the same in months
-    "Scaled bone age → bone age in months"
+    scaled, # scaled bone age, in [−1, 1]: a number, an array or a tensor
+):          # the bone age in months
+    "Convert a scaled bone age to the bone age in months"
     return scaled * (MONTHS / 2) + MONTHS / 2
 
 # %% ../nbs/assessing/03_inference.ipynb #11
-FORMAT = 3      # of a network's folder; increased when an older program could not read a newer folder
+FORMAT = 3      # format of a network's folder; increased when older versions can't read newer folders
 LARGEST = 4096  # upper bound of heights, widths and numbers of channels
 
 
 class WeightsError(ValueError):
-    "A saved network cannot be used; the message names the file and the reason"
+    "Raised when a saved network cannot be used; the message names the file and the reason"
 
 # %% ../nbs/assessing/03_inference.ipynb #11b
 _CURRENT_KEYS = {
@@ -59,7 +59,7 @@ _CURRENT_KEYS = {
 def current_names(
     value,  # content of a JSON file
 ):          # the same content under current keys
-    "Replace the keys of files that an earlier version wrote"
+    "Replace the keys of earlier versions by their current names"
     if isinstance(value, list): return [current_names(part) for part in value]
     if not isinstance(value, dict): return value
     return {_current_key(key, part): current_names(part) for key, part in value.items()}
@@ -72,7 +72,7 @@ def _current_key(key, value):
 
 # %% ../nbs/assessing/03_inference.ipynb #12
 def read_config(
-    path:Path,  # of a `config.json`
+    path:Path,  # a `config.json`
 ) -> dict:
     "The configuration of a saved network; `WeightsError` when it is missing, damaged or out of bounds"
     if not path.is_file(): raise WeightsError(f"{path} is missing: {path.parent} is not a saved network.")
@@ -83,7 +83,7 @@ def read_config(
         raise WeightsError(f"{path} should hold one JSON object that describes a network.")
     if config.get("format", FORMAT) not in range(1, FORMAT + 1):
         raise WeightsError(f"{path} has format {truncate_text(config['format'])}; "
-                           f"this version of boneage reads format {FORMAT} and before.")
+                           f"this version of boneage reads format {FORMAT} and earlier ones.")
     network_input = config.get("network_input", {})
     if not isinstance(network_input, dict):
         raise WeightsError(f"{path}: network_input must be an object that describes the network's input, "
@@ -126,35 +126,35 @@ _CONFIG_CHECKS = {  # key of a configuration or its network input: check, and th
 # %% ../nbs/assessing/03_inference.ipynb #13b
 @dataclass(frozen=True)
 class NetworkInput:
-    "The input of a network; fields that its kind does not use are None"
-    kind: str|None = None      # "original", "normalised" or "registered"; key `input` in config.json
+    "The input of a network; fields that this kind of network does not use are None"
+    kind: str|None = None      # "original", "normalised" or "registered"; its key is `input` in config.json
     region: str|None = None    # "hand", "carpals" or "metacarpals"
-    scale: float|None = None   # pixels of the input to one of the frame
-    margin: float|None = None  # share of the region added on each side, for test-time augmentation
-    tta: tuple|None = None     # test-time augmentation: degrees and zoom of each pose
-    shape: tuple|None = None   # height and width
-    size: int|None = None      # side of the square crop in which key points are searched
-    passes: int|None = None    # of segmentation or of the key-point search
+    scale: float|None = None   # pixels of the input per pixel of the frame
+    margin: float|None = None  # margin on each side, as a share of the region; for test-time augmentation
+    tta: tuple|None = None     # test-time augmentation: rotation (degrees) and zoom of each transformed copy
+    shape: tuple|None = None   # height and width of the input, pixels
+    size: int|None = None      # side of the square crop for the detection of key points, pixels
+    passes: int|None = None    # number of passes of segmentation or of key-point detection
 
     @classmethod
     def from_config(
         cls,
-        config:dict,  # of a network, from `read_config`
-        **defaults,   # values of the fields that the configuration leaves out
+        config:dict,  # a network's configuration, from `read_config`
+        **defaults,   # values of fields that are missing in the configuration
     ) -> "NetworkInput":
         "The network input that a configuration describes"
         written = config.get("network_input", {})
         found = {name: written[key] for name, key in cls._keys() if key in written}
         return cls(**{name: _as_tuples(value) for name, value in (defaults | found).items()})
 
-    def to_config(self) -> dict:  # for `from_config`
+    def to_config(self) -> dict:  # value of the key `network_input` in a configuration
         "The fields that are set, under the keys of config.json"
         values = {key: getattr(self, name) for name, key in self._keys()}
         return {key: _as_lists(value) for key, value in values.items() if value is not None}
 
     @classmethod
     def _keys(cls):
-        "Names of the fields, each with its key in config.json"
+        "Pairs of a field's name and its key in config.json"
         return [(field.name, "input" if field.name == "kind" else field.name) for field in fields(cls)]
 
 
@@ -167,7 +167,7 @@ _OUTPUT_TYPES = {"UNet": "mask", "KeyPointNetwork": "points", "HeatMapNetwork": 
 
 
 def output_type(
-    config:dict,  # of a network
+    config:dict,  # a network's configuration
 ) -> str:         # "mask", "points", "regression", "classification" or "each"
     "What a network predicts; for a BoneAgeNetwork its head"
     return _OUTPUT_TYPES.get(str(config.get("network")), config.get("head", "regression"))
@@ -177,7 +177,7 @@ class OnnxNetwork:
     "A network in onnxruntime, on the CPU"
     def __init__(
         self,
-        path:str|Path,  # of a `model.onnx`
+        path:str|Path,  # a `model.onnx`
     ):
         path = Path(path)
         try:
@@ -202,7 +202,7 @@ class OnnxNetwork:
     def __call__(
         self,
         x:np.ndarray,          # float32 (n, c, h, w) in [0, 1]
-        output:str|None = None, # "distribution"; None: the prediction
+        output:str|None = None, # name of the output, such as "distribution"; None: the prediction
     ) -> np.ndarray:           # float32
         "One of the network's outputs"
         try: return self.session.run([output or self.prediction], {self.input: x})[0]
@@ -214,9 +214,9 @@ def run_network(
     network,             # an OnnxNetwork, or a PyTorch module
     inputs:np.ndarray,   # uint8 (n, h, w) or (n, c, h, w)
     batch_size:int = 64,
-    method:str = "forward", # of a PyTorch module; "distribution" is the ONNX output of that name
+    method:str = "forward", # a module's method, or the ONNX output of this name; "forward": the prediction
 ) -> np.ndarray:         # float32 (n, …); for no inputs, (0,)
-    "The output of a network for images in bytes, batch by batch, without gradients"
+    "The output of a network for uint8 images, batch by batch, without gradients"
     inputs = inputs[:, None] if inputs.ndim == 3 else inputs
     run_batch = _run_onnx if isinstance(network, OnnxNetwork) else _run_torch
     batches = [inputs[start:start + batch_size] for start in range(0, len(inputs), batch_size)]
@@ -245,9 +245,9 @@ def allowed_cores() -> int:
 # %% ../nbs/assessing/03_inference.ipynb #18b
 @contextmanager
 def one_thread_each():
-    "Limit OpenCV and PyTorch to one thread each; afterwards both have their former number"
+    "Limit OpenCV and PyTorch to one thread each; restore the previous numbers afterwards"
     import cv2
-    torch = sys.modules.get("torch")  # not imported where onnxruntime computes
+    torch = sys.modules.get("torch")  # None where networks run in onnxruntime, without PyTorch
     before = cv2.getNumThreads(), torch and torch.get_num_threads()
     cv2.setNumThreads(1)
     if torch: torch.set_num_threads(1)

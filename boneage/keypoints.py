@@ -19,7 +19,7 @@ from .inference import NetworkInput, run_network
 from .registration import FRAME_SHAPE, frame_from_key_points, masked_crop, registration_confidence
 
 # %% ../nbs/assessing/13_keypoints.ipynb #07
-CIRCLE = 0.8  # diameter of the mask's circle in a crop, share of its side
+CIRCLE = 0.8  # diameter of the smallest circle around the mask, as a fraction of the crop's side
 
 
 def key_point_crop(
@@ -27,9 +27,9 @@ def key_point_crop(
     mask:np.ndarray,   # bool (H, W); `ValueError` when it is empty
     contrast:Contrast,
     size:int = 256,    # side of the crop, pixels
-    inputs:int = 1,    # channels of the network: 1, the hand; 2, the hand and its mask
-) -> tuple[np.ndarray, np.ndarray]:  # uint8 (size, size) or (2, size, size); 3×3 crop_from_image
-    "The masked, normalised hand in a square, independent of its position and size on the radiograph"
+    inputs:int = 1,    # channels of the crop: 1, the hand; 2, the hand and its mask
+) -> tuple[np.ndarray, np.ndarray]:  # crop: uint8 (size, size) or (2, size, size); 3×3 crop_from_image
+    "Cut the masked, normalised hand into a square, whatever its position and size on the radiograph"
     step = max(1, max(mask.shape) // 512)  # a coarse outline is enough for a circle
     if not mask[::step, ::step].any(): step = 1
     (x, y), radius = fit_circle(mask[::step, ::step])
@@ -43,41 +43,41 @@ def key_point_crop(
     return crop, crop_from_image
 
 # %% ../nbs/assessing/13_keypoints.ipynb #12
-FIRST_DIAMETER = 0.95  # of the mask's circle in the first pass, share of the input's shorter side
+FIRST_DIAMETER = 0.95  # diameter of the crop's circle in the first pass, fraction of the input's shorter side
 
 
 def first_input_from_crop(
     size:int,                            # side of the crop, pixels
     shape:tuple[int, int] = (130, 100),  # (h, w) of the network's input
-) -> np.ndarray:                         # 3×3
+) -> np.ndarray:                         # 3×3 input_from_crop
     "The matrix from a crop to the network's input in the first pass"
     zoom = FIRST_DIAMETER * min(shape) / (CIRCLE * size)
     return translation((shape[1] - zoom*size)/2, (shape[0] - zoom*size)/2) @ scaling(zoom)
 
 # %% ../nbs/assessing/13_keypoints.ipynb #16a
-FRAME_WINDOW = (0, 0, FRAME_SHAPE[1], FRAME_SHAPE[0])  # the frame itself: left, top, width, height
-WIDE_WINDOW = (0, -170, 1860, 2418)                    # wide enough for a spread thumb
+FRAME_WINDOW = (0, 0, FRAME_SHAPE[1], FRAME_SHAPE[0])  # the whole frame: left, top, width, height
+WIDE_WINDOW = (0, -170, 1860, 2418)                    # wide enough for almost every spread thumb
 
 
 def next_input_from_crop(
     points:np.ndarray,                   # (3, 2) predicted so far, pixels of the crop
     shape:tuple[int, int] = (130, 100),  # (h, w) of the network's input
-    window:tuple = FRAME_WINDOW,         # of the frame, in the input: left, top, width, height
-) -> np.ndarray:                         # 3×3
-    "The matrix from a crop to the input of a refinement pass; `ValueError` as `frame_from_key_points`"
+    window:tuple = FRAME_WINDOW,         # part of the frame that fills the input: left, top, width, height
+) -> np.ndarray:                         # 3×3 input_from_crop
+    "The matrix from a crop to a refinement pass's input; `ValueError` if a point is missing or two coincide"
     left, top, width, height = window
     return letterbox((height, width), shape) @ translation(-left, -top) @ frame_from_key_points(points)[0]
 
 # %% ../nbs/assessing/13_keypoints.ipynb #17b
-TTA_POSES = ((-8, 1), (8, 1), (0, 0.92), (0, 1.08))  # degrees and zoom around a pose
+TTA_POSES = ((-8, 1), (8, 1), (0, 0.92), (0, 1.08))  # rotation (degrees) and zoom from the registered pose
 
 
 def tta_matrices(
-    input_from_crop:np.ndarray,  # 3×3
+    input_from_crop:np.ndarray,  # 3×3, of the registered pose
     shape:tuple[int, int],       # (h, w) of the network's input
-    around:tuple = TTA_POSES,    # degrees and zoom of each
+    around:tuple = TTA_POSES,    # rotation in degrees and zoom, for each pose
 ) -> np.ndarray:                 # (n, 3, 3)
-    "A pose rotated and zoomed about the input's centre, once for each TTA pose"
+    "The matrices of all TTA poses: `input_from_crop`, then a rotation and a zoom about the input's centre"
     x, y = (shape[1] - 1)/2, (shape[0] - 1)/2
     return np.stack([translation(x, y) @ scaling(zoom) @ translation(-x, -y) @ rotation(turn, (x, y))
                      @ input_from_crop for turn, zoom in around])
@@ -89,14 +89,14 @@ def predict_key_points(
     network,                      # KeyPointNetwork or HeatMapNetwork: (n, inputs, h, w) → (n, 3, 2)
     shape:tuple[int, int],        # (h, w) of the network's input
 ) -> np.ndarray:                  # (3, 2) pixels of the crop
-    "Key points that a network predicts on a crop in one pass, or their mean over TTA poses"
+    "Predict key points on a crop in one pass; for several poses, return the mean of their points"
     poses, channels = np.reshape(inputs_from_crop, (-1, 3, 3)), crop.reshape(-1, *crop.shape[-2:])
     inputs = np.stack([[warp(channel, pose, shape) for channel in channels] for pose in poses])
     predicted = run_network(network, inputs).astype(np.float64)
     return np.mean([transform(points, invert(pose)) for points, pose in zip(predicted, poses)], axis=0)
 
 # %% ../nbs/assessing/13_keypoints.ipynb #27a
-EDGE = 4  # width of the border of the network's input where heat maps are cut off, pixels
+EDGE = 4  # width of the border of a network's input where points are not refined with heat maps, pixels
 
 
 def is_inside_input(
@@ -104,7 +104,7 @@ def is_inside_input(
     input_from_crop:np.ndarray,  # 3×3
     shape:tuple[int, int],       # (h, w) of the network's input
 ) -> np.ndarray:                 # bool (n,)
-    "Which points lie inside the network's input, apart from its border"
+    "Test which points lie inside the network's input and not within `EDGE` pixels of its border"
     positions = transform(points, input_from_crop)
     return ((positions > EDGE) & (positions < np.array(shape[::-1]) - 1 - EDGE)).all(axis=1)
 
@@ -114,9 +114,9 @@ def refine_key_points(
     input_from_crop:np.ndarray,  # 3×3, of the first pass
     network,
     shape:tuple[int, int],       # (h, w) of the network's input
-    windows:tuple,               # of each refinement pass; None: the frame, and points outside it count
-) -> tuple[np.ndarray, float]:   # (3, 2) pixels of the crop; pass displacement, NaN after a single pass
-    "Predict the key points, register the crop by them, predict again, once for each window"
+    windows:tuple,               # one per refinement pass; None: the frame, keeping predictions outside it
+) -> tuple[np.ndarray, float]:   # points, (3, 2) pixels of the crop; pass displacement, NaN after one pass
+    "Predict the key points; then, for each window, register the crop with them and predict again"
     points, displacement = predict_key_points(crop, input_from_crop, network, shape), np.nan
     for window in windows:
         try: pose = next_input_from_crop(points, shape, window or FRAME_WINDOW)
@@ -130,15 +130,15 @@ def refine_key_points(
     return points, float(displacement)
 
 # %% ../nbs/assessing/13_keypoints.ipynb #27
-TURNS = (0, 180, 90, 270)  # rotations of the crop in the first pass, degrees
-CONVERGED = (0.8, 0.04)    # least registration confidence, largest pass displacement
+TURNS = (0, 180, 90, 270)  # rotation of the crop in the first pass of each attempt, degrees
+CONVERGED = (0.8, 0.04)    # converged: confidence above the first, pass displacement below the second
 
 # %% ../nbs/assessing/13_keypoints.ipynb #26
 @dataclass(frozen=True)
 class KeyPointDetection:
     "Three key points, and how far the last pass moved them"
     points: np.ndarray        # (3, 2) in the order of KEY_POINTS, (x, y) pixels of the image
-    pass_displacement: float  # of the last two passes, share of the hand's length; NaN after one pass
+    pass_displacement: float  # largest move in the last pass, divided by the hand's length; NaN after 1 pass
 
 # %% ../nbs/assessing/13_keypoints.ipynb #31
 def detect_key_points(
@@ -146,8 +146,8 @@ def detect_key_points(
     mask:np.ndarray,         # bool (H, W); `ValueError` when it is empty
     contrast:Contrast,
     network,                 # a KeyPointNetwork or a HeatMapNetwork
-    config:dict,             # of the network; its "shape" counts where its network input has none
-    passes:int|None = None,  # of the paper's network in each attempt; None: from the configuration, or 3
+    config:dict,             # the network's configuration; "shape" is the fallback for its network input
+    passes:int|None = None,  # passes of an attempt; None: as configured, else 3; a HeatMapNetwork takes 3
 ) -> KeyPointDetection:
     "Detect middle tip, capitate and thumb tip on a radiograph"
     network.eval()

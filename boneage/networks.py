@@ -37,18 +37,18 @@ from boneage.inference import (
 def uint8_to_float(
     images:torch.Tensor, # uint8 (n, h, w), or (n, c, h, w)
 ) -> torch.Tensor:       # float32 (n, c, h, w) in [0, 1]
-    "Stored bytes → the input of every network here"
+    "Convert stored images to the input of the networks"
     return (images[:, None] if images.dim() == 3 else images).float().div_(255)
 
 # %% ../nbs/assessing/04_networks.ipynb #14
 def vgg_block(
     inputs:int,               # channels of the input
     outputs:int,              # channels of the output
-    kernels=(3, 3),           # side of each convolution's kernel, odd
+    kernels=(3, 3),           # side of each convolution's kernel, an odd number
     pool:nn.Module|None=None, # max-pooling; None leaves height and width as they are
-    norm_between:bool=False,  # also normalise after every ELU but the last
+    norm_between:bool=False,  # normalise after every ELU, not only after the last
 ) -> nn.Sequential:
-    "Convolutions each followed by ELU, max-pooling, batch normalisation"
+    "Convolutions, each followed by an ELU; max-pooling; batch normalisation"
     layers = []
     for i, kernel in enumerate(kernels):
         last = i == len(kernels) - 1
@@ -67,10 +67,10 @@ def count_parameters(
 
 # %% ../nbs/assessing/04_networks.ipynb #20
 class UNet(nn.Module):
-    "U-Net with padded convolutions: (n, inputs, h, w) → logits (n, outputs, h, w), any height and width"
+    "U-Net with padded convolutions: (n, inputs, h, w) → logits (n, outputs, h, w) for any height and width"
     def __init__(
         self,
-        width:int=8, # channels at full resolution; each level down doubles them
+        width:int=8, # channels at full resolution; doubled at each further level
         depth:int=4, # how often the image is halved
         inputs:int=1,
         outputs:int=1,
@@ -101,10 +101,10 @@ class KeyPointNetwork(nn.Module):
     "VGG-like network, three blocks and three fully connected layers: (n, 1, h, w) → (n, 3, 2) pixels (x, y)"
     def __init__(
         self,
-        shape=(130, 100),     # height and width of its input
+        shape=(130, 100),     # height and width of the input
         widths=(16, 32, 64),  # channels of the blocks
-        pools=(2, 2, 2),      # by how much each block shrinks the image
-        hidden=(256, 128),    # the first two fully connected layers
+        pools=(2, 2, 2),      # factor by which each block shrinks the image
+        hidden=(256, 128),    # outputs of the first two fully connected layers
         dropout:float=0.25,   # before each fully connected layer but the first
         points:int=3,
     ):
@@ -140,9 +140,9 @@ class HeatMapNetwork(nn.Module):
     "A U-Net with a heat map for each point: (n, inputs, h, w) → (n, points, 2) pixels (x, y)"
     def __init__(
         self,
-        width:int=8,  # of the U-Net
-        depth:int=5,
-        inputs:int=2, # the normalised hand and its mask
+        width:int=8,  # width of the U-Net
+        depth:int=5,  # depth of the U-Net
+        inputs:int=2, # channels: the normalised hand and its mask
         points:int=3,
     ):
         super().__init__()
@@ -151,8 +151,8 @@ class HeatMapNetwork(nn.Module):
     def heat_maps(
         self,
         x:torch.Tensor,  # (n, inputs, h, w)
-    ) -> torch.Tensor:   # (n, points, h, w) log-probabilities, their exponentials sum to 1 over each map
-        "Log-probability of each point in each pixel"
+    ) -> torch.Tensor:   # (n, points, h, w) log-probabilities; the probabilities of each map sum to 1
+        "For each point and pixel, the log-probability that the point lies in the pixel"
         logits = self.unet(x).float()
         return logits.flatten(2).log_softmax(-1).view_as(logits)
 
@@ -161,23 +161,23 @@ class HeatMapNetwork(nn.Module):
 # %% ../nbs/assessing/04_networks.ipynb #25a
 @dataclass(frozen=True)
 class BoneAgeArchitecture:
-    "Layers of a BoneAgeNetwork, under the keys of its config.json"
-    shape: tuple = (125, 94)                 # height and width of its input
+    "Layers of a BoneAgeNetwork; the fields are keys of the network's config.json"
+    shape: tuple = (125, 94)                 # height and width of the input
     widths: tuple = (8, 16, 24, 32, 48, 64)  # channels of the blocks
-    pools: tuple = (2, 2, 2, 2, 2, 2)        # by how much each block shrinks the image
-    hidden: tuple = (128, 128)               # fully connected layers before the last one
+    pools: tuple = (2, 2, 2, 2, 2, 2)        # factor by which each block shrinks the image
+    hidden: tuple = (128, 128)               # outputs of the fully connected layers before the last one
     head: str = "regression"                 # or "classification": expectation of a softmax over 240 months
-    kernels: tuple = (3, 1)                  # convolutions of a block
-    pooling: str = "flatten"                 # or "average": input of the fully connected layers
+    kernels: tuple = (3, 1)                  # sides of the kernels in a block
+    pooling: str = "flatten"                 # or "average": what is done with the last block's output
     dropout: float = 0.1                     # before each hidden fully connected layer
-    norm_between: bool = False               # batch normalisation after a block's first ELU too
+    norm_between: bool = False               # batch normalisation also after a block's first ELU
 
 # %% ../nbs/assessing/04_networks.ipynb #26
 class BoneAgeNetwork(nn.Module):
     "VGG-style network for regression or classification: (n, 1, h, w) → (n,) bone age scaled to [−1, 1]"
     def __init__(
         self,
-        architecture:BoneAgeArchitecture|None = None,  # None: the default one
+        architecture:BoneAgeArchitecture|None = None,  # None: the default architecture
     ):
         super().__init__()
         architecture = architecture or BoneAgeArchitecture()
@@ -219,7 +219,7 @@ def _check_choice(name, value, choices):
     if value not in choices: raise ValueError(f"{name} is one of {', '.join(choices)}, not {value!r}.")
 
 # %% ../nbs/assessing/04_networks.ipynb #32b
-LITE0 = (  # EfficientNet's stages: expansion, channels, kernel, stride, blocks
+LITE0 = (  # a row for each stage: expansion, output channels, side of the kernel, stride, number of blocks
     (1, 16, 3, 1, 1),
     (6, 24, 3, 2, 2),
     (6, 40, 5, 2, 2),
@@ -231,7 +231,7 @@ LITE0 = (  # EfficientNet's stages: expansion, channels, kernel, stride, blocks
 
 # %% ../nbs/assessing/04_networks.ipynb #32c
 def _convolution(inputs, outputs, kernel, norm, stride=1, groups=1, activate=True):
-    "Convolution, batch normalisation or a bias in its place, ReLU"
+    "Convolution with batch normalisation or a bias, then ReLU if `activate`"
     layers = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=not norm)]
     if norm: layers.append(nn.BatchNorm2d(outputs, eps=1e-3, momentum=None))  # None: mean over all batches
     if activate: layers.append(nn.ReLU(inplace=True))
@@ -239,7 +239,7 @@ def _convolution(inputs, outputs, kernel, norm, stride=1, groups=1, activate=Tru
 
 
 class _InvertedResidual(nn.Module):
-    "Expand, convolve each channel alone, project; add the input where shapes allow"
+    "Expand, convolve each channel separately, project; add the input if it has the output's shape"
     def __init__(self, inputs, outputs, expansion, kernel, stride, norm):
         super().__init__()
         middle = inputs * expansion
@@ -254,14 +254,14 @@ class _InvertedResidual(nn.Module):
 
 # %% ../nbs/assessing/04_networks.ipynb #32d
 class EfficientNetBoneAge(nn.Module):
-    "EfficientNet-lite0 up to some stage: (n, 1, h, w) → (n, 3, 240) log-probabilities of the months by sex"
+    "First stages of EfficientNet-lite0: (n, 1, h, w) → (n, 3, 240) log-probabilities of months, by sex"
     def __init__(
         self,
-        shape=(256, 192),     # height and width of the input it is fitted for; any other works too
-        stages:int=7,         # of LITE0; each further one has a larger receptive field and more weights
+        shape=(256, 192),     # height and width of the images in training; other sizes work too
+        stages:int=7,         # number of stages of LITE0; more give a larger receptive field and more weights
         dropout:float=0.2,    # before the last layer
-        norm:bool=False,      # with batch normalisation, as in the ImageNet weights
-        gain:float=5.0,       # of the last layer: it learns this many times faster than the others
+        norm:bool=False,      # whether there is batch normalisation, as for the ImageNet weights
+        gain:float=5.0,       # factor of the last layer's output; this layer learns that many times faster
     ):
         super().__init__()
         if not 1 <= stages <= len(LITE0): raise ValueError(f"stages is 1 to {len(LITE0)}, not {stages!r}.")
@@ -275,7 +275,7 @@ class EfficientNetBoneAge(nn.Module):
         self.blocks, self.dropout = nn.Sequential(*blocks), nn.Dropout(dropout)
         self.last, self.gain = nn.Linear(channels, len(SEX_OUTPUTS) * MONTHS), gain
         nn.init.uniform_(self.last.weight, -0.017 / gain, 0.017 / gain)
-        prior = [-(month - 127)**2 / (2 * 60**2) / gain for month in range(MONTHS)]  # mean 127, SD 60
+        prior = [-(month - 127)**2 / (2 * 60**2) / gain for month in range(MONTHS)]  # mean 127, SD 60 months
         with torch.no_grad(): self.last.bias.copy_(torch.tensor(prior * len(SEX_OUTPUTS)))
 
     def features(
@@ -299,8 +299,8 @@ class EfficientNetBoneAge(nn.Module):
 # %% ../nbs/assessing/04_networks.ipynb #32e
 def fold_batch_norm(
     network:EfficientNetBoneAge,  # with batch normalisation
-) -> EfficientNetBoneAge:         # the same function without it, new tensors
-    "Fold batch normalisation, at its present statistics, into the convolutions before it"
+) -> EfficientNetBoneAge:         # the same function without batch normalisation, in new tensors
+    "Fold batch normalisation, with its current statistics, into the preceding convolutions"
     weights, state = {}, network.state_dict()
     for name, value in state.items():
         convolution = name.removesuffix(".0.weight")
@@ -319,7 +319,7 @@ def fold_batch_norm(
 def build_network(
     config:dict,  # {"network": name, **its arguments}; "network_input", "card" and "format" are ignored
 ) -> nn.Module:   # newly initialised
-    "The network that a configuration describes; `WeightsError` where its name or an argument is wrong"
+    "The network that a configuration describes; `WeightsError` if its name or an argument is wrong"
     networks = {cls.__name__: cls for cls in (UNet, KeyPointNetwork, HeatMapNetwork, BoneAgeNetwork,
                                               EfficientNetBoneAge)}
     name = config.get("network")
@@ -341,11 +341,11 @@ def _check_arguments(arguments, parameters):
     for name in arguments.keys() & parameters.keys():
         default = parameters[name].default
         if not _is_like(arguments[name], default):
-            raise ValueError(f"{name} must be like {default}, and no number above {LARGEST}")
+            raise ValueError(f"{name} must be like {default}, without numbers above {LARGEST}")
 
 
 def _is_like(value, default):
-    "Whether an argument has its default's type and a size within bounds"
+    "Whether an argument has the type of its default and its numbers are within bounds"
     if isinstance(default, tuple):
         return (isinstance(value, (list, tuple)) and len(value) <= 64
                 and all(_is_like(part, default[0]) for part in value))
@@ -355,13 +355,13 @@ def _is_like(value, default):
     return isinstance(value, Real) and 0 <= value <= LARGEST
 
 # %% ../nbs/assessing/04_networks.ipynb #38
-SCALE_SUFFIX = ":scale"  # format 2: name of the scales of a tensor stored as int8
+SCALE_SUFFIX = ":scale"  # a tensor stored as int8 has its scales under its name with this suffix (format 2)
 
 
 def quantise_weights(
     weights:dict[str, torch.Tensor],
-) -> dict[str, torch.Tensor]:  # large ones in int8, a float32 scale for each output; small ones in float16
-    "Weights in a quarter of the size; none changes by more than a 254th of its output's largest"
+) -> dict[str, torch.Tensor]:  # large kernels as int8, with a float32 scale per output; small ones as float16
+    "Store weights in a quarter of the size; each changes by at most 1/254 of its output's largest weight"
     kept = {}
     for name, value in weights.items():
         if value.dim() >= 2 and value[0].numel() >= 32:
@@ -374,12 +374,12 @@ def quantise_weights(
 
 
 def _halved(value):
-    "Kernels in float16; biases, and variances that may be too large for it, as they are"
+    "A kernel in float16; a bias or a variance unchanged, since a variance may be too large for float16"
     return value.half() if value.is_floating_point() and value.dim() > 1 else value
 
 
 def _dequantise_weights(weights):
-    "The weights from `quantise_weights` in float32; others as they are"
+    "Weights from `quantise_weights` in float32; whole numbers unchanged"
     found = {}
     for name, value in weights.items():
         if name.endswith(SCALE_SUFFIX): continue
@@ -390,11 +390,11 @@ def _dequantise_weights(weights):
 
 # %% ../nbs/assessing/04_networks.ipynb #39
 def save_network(
-    folder,            # for `model.safetensors` and `config.json`; made when missing
+    folder,            # folder for `model.safetensors` and `config.json`; created if missing
     network:nn.Module,
-    config:dict,       # for `build_network`
+    config:dict,       # configuration for `build_network`
     card:dict|None=None, # documentation: data, errors, licence
-    precision:str="whole", # of the weights: "whole", "half" (16 bits), or "bytes" (`quantise_weights`)
+    precision:str="whole", # "whole", "half" (16 bits) or "bytes" (8 bits, by `quantise_weights`)
 ) -> Path:             # `folder`
     "Write the weights as safetensors and the configuration as JSON"
     folder = Path(folder)
@@ -412,10 +412,10 @@ def save_network(
 
 # %% ../nbs/assessing/04_networks.ipynb #42
 def load_network(
-    folder,              # from `save_network`
-    device="cpu",        # where the network is put
+    folder,              # a folder that `save_network` wrote
+    device="cpu",        # device of the network
 ) -> tuple[nn.Module, dict]: # the network, ready to predict, and its configuration
-    "Read a network; `WeightsError` where a file is unusable, before more memory is used than the file's size"
+    "Read a network; for an unusable file, raise `WeightsError` before using more memory than its size"
     config, path = read_config(Path(folder) / "config.json"), Path(folder) / "model.safetensors"
     if not path.is_file():
         raise WeightsError(f"{path} is missing: {folder} holds a configuration without its weights.")
@@ -436,7 +436,7 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.in
 
 
 def _check_shapes(weights, expected, path):
-    "Refuse weights whose names or shapes differ from those of the network"
+    "Reject weights whose names or shapes differ from those of the network"
     tensors = {name: value for name, value in weights.items() if not name.endswith(SCALE_SUFFIX)}
     for name in sorted(expected.keys() | tensors.keys()):
         found, wanted = (tuple(w[name].shape) if name in w else "nothing" for w in (tensors, expected))
@@ -446,7 +446,7 @@ def _check_shapes(weights, expected, path):
 
 
 def _check_tensor(name, value, weights, path):
-    "Refuse a tensor of an unknown type, a scale that does not fit its tensor, and values that are not finite"
+    "Reject a tensor of an unknown type, a scale that does not fit its tensor, and values that are not finite"
     if value.dtype not in _DTYPES:
         raise WeightsError(f"{path} is no network of boneage: "
                            f"{truncate_text(name)} is of type {value.dtype}.")
@@ -456,4 +456,4 @@ def _check_tensor(name, value, weights, path):
             raise WeightsError(f"{path} is damaged: {truncate_text(name)}: "
                                f"its scale is of shape {tuple(value.shape)}.")
     if value.is_floating_point() and not value.isfinite().all():
-        raise WeightsError(f"{path} is damaged: some of {truncate_text(name)} are not numbers.")
+        raise WeightsError(f"{path} is damaged: some values of {truncate_text(name)} are not numbers.")

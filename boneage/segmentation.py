@@ -34,8 +34,8 @@ def segmentation_input(
     edges = transform([[-0.5, -0.5], np.array(image.shape[::-1]) - 0.5], input_from_image) + 0.5
     edges = edges.clip(0, shape[::-1])
     (left, top), (right, bottom) = np.ceil(edges[0] - 1e-6).astype(int), np.floor(edges[1] + 1e-6).astype(int)
-    box = np.s_[top:max(bottom, top + 1), left:max(right, left + 1)]  # whole pixels of the image
-    inner = small[box][1:-1, 1:-1]  # the outermost mix with the padding
+    box = np.s_[top:max(bottom, top + 1), left:max(right, left + 1)]  # pixels entirely within the image
+    inner = small[box][1:-1, 1:-1]  # without the outermost pixels, which mix with the padding
     low, high = np.percentile(inner if inner.size else small[box], STRETCHED)
     inputs = np.zeros(shape, np.uint8)
     inputs[box] = ((small[box] - low) * (254 / max(high - low, 1e-6))).clip(0, 254) + 1
@@ -47,7 +47,7 @@ def mask_probability(
     network,                 # a UNet: (n, 1, h, w) → logits (n, 1, h, w)
     batch_size:int = 32,
 ) -> np.ndarray:             # float32 (n, h, w)
-    "Probability of each pixel to be hand"
+    "For each pixel, the probability that it belongs to the hand"
     if not len(inputs): return np.zeros(inputs.shape, np.float32)
     return 1 / (1 + np.exp(-np.clip(run_network(network, inputs, batch_size)[:, 0], -50, 50)))
 
@@ -65,13 +65,13 @@ def largest_component(
     return filled.view(bool)
 
 # %% ../nbs/assessing/10_segmentation.ipynb #18c
-SPUR_RADIUS = 0.028  # of the disc that must fit into a hand everywhere, share of the square root of its area
+SPUR_RADIUS = 0.028  # radius of the disc for the opening, as a share of the square root of the hand's area
 
 
 def remove_spurs(
     hand:np.ndarray,  # bool (h, w), one component
 ) -> np.ndarray:      # bool (h, w)
-    "A hand without parts that are thinner than any finger"
+    "Remove the parts of a hand that are thinner than any finger"
     radius = round(SPUR_RADIUS * math.sqrt(np.count_nonzero(hand)))
     if not radius: return hand
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2*radius + 1, 2*radius + 1))
@@ -83,7 +83,7 @@ def mask_from_probability(
     probability:np.ndarray,     # (h, w) float
     input_from_image:np.ndarray,  # 3×3, from `segmentation_input`
     shape:tuple[int, int],      # (H, W) of the radiograph
-    threshold:float = 0.5,      # above it, a pixel is hand
+    threshold:float = 0.5,      # a pixel of higher probability is hand
 ) -> np.ndarray:                # bool (H, W)
     "The hand's mask in the radiograph's pixels: largest component, holes filled, smooth outline"
     above = probability > threshold
@@ -94,8 +94,8 @@ def mask_from_probability(
     return warp(levels, invert(input_from_image), shape) > np.uint8(255 * threshold)
 
 # %% ../nbs/assessing/10_segmentation.ipynb #22c
-BORDER_GREY = 0.95   # lower bound of a border's grey
-BORDER_SHARE = 0.05  # of the mask that a border may cover; a larger area is not a border
+BORDER_GREY = 0.95   # lowest grey of a border
+BORDER_SHARE = 0.05  # largest share of the mask that a border may cover; a larger white area is kept as hand
 
 
 def remove_borders(
@@ -113,15 +113,15 @@ def remove_borders(
     at_edge = ((left <= 2) | (left + width >= white.shape[1] - 2)
                | (top <= 2) | (top + height >= white.shape[0] - 2))
     borders = at_edge & (inside > 0) & (inside < area / 2) & (inside < BORDER_SHARE * inside.sum())
-    borders[0] = False  # pixels that are not white
+    borders[0] = False  # this component holds the pixels that are not white
     if not borders.any(): return mask
     border = cv2.resize(borders[parts].view(np.uint8), image.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
     return largest_component(mask & ~border)
 
 # %% ../nbs/assessing/10_segmentation.ipynb #25
-PLAUSIBLE_MASK_RANGES = {  # measure: lower bound, upper bound, width of the Gaussian decrease beyond them
-    "area": (0.04, 0.75, 0.04),     # share of the network's input
-    "solidity": (0.50, 0.88, 0.06), # share of the convex hull
+PLAUSIBLE_MASK_RANGES = {  # lower bound, upper bound, width of the Gaussian decrease outside
+    "area": (0.04, 0.75, 0.04),     # the hand's share of the network's input
+    "solidity": (0.50, 0.88, 0.06), # the hand's share of its convex hull
 }
 
 
@@ -145,8 +145,8 @@ def mask_quality(
     return float(quality)
 
 # %% ../nbs/assessing/10_segmentation.ipynb #29b
-MARGIN = 0.08         # around the hand in a refinement pass, share of the longer side of its box
-MIRROR_MARGIN = 0.015 # the same in the mirrored pass
+MARGIN = 0.08         # margin around the hand's box in a refinement pass, as a share of the longer side
+MIRROR_MARGIN = 0.015 # margin in the mirrored pass
 
 
 def crop_to_hand(
@@ -161,7 +161,7 @@ def crop_to_hand(
     return inner @ translation(room - left, room - top) @ input_from_image
 
 # %% ../nbs/assessing/10_segmentation.ipynb #29g
-MAX_EXTRA_PASSES = 2  # further passes while the hand reaches an edge of its crop
+MAX_EXTRA_PASSES = 2  # at most so many further passes while the hand reaches an edge of its crop
 
 
 def is_truncated(
@@ -191,7 +191,7 @@ def predict_mirrored(
 # %% ../nbs/assessing/10_segmentation.ipynb #29n
 def mirror_agreement(
     probability:np.ndarray,  # (h, w)
-    mirrored:np.ndarray,     # (h, w), of the mirror image, mirrored back
+    mirrored:np.ndarray,     # (h, w), probability for the mirror image, mirrored back
     threshold:float = 0.5,
 ) -> float:                  # Jaccard index in [0, 1]
     "Overlap of the masks of a radiograph and of its mirror image"
@@ -201,19 +201,19 @@ def mirror_agreement(
 # %% ../nbs/assessing/10_segmentation.ipynb #30a
 @dataclass(frozen=True)
 class Segmentation:
-    "A mask, its quality, and the size of the second component"
+    "A mask, its quality, and the area of the second largest component"
     mask: np.ndarray     # bool (H, W), in the radiograph's pixels; empty when no hand was found
     quality: float       # in [0, 1]
-    second_component: float = 0.0  # area of the second largest component, share of the hand's; first pass
+    second_component: float = 0.0  # first pass: area of the second largest component, share of the hand's
 
 # %% ../nbs/assessing/10_segmentation.ipynb #31
-SMALLEST_HAND = 0.01  # of the network's input; a smaller component is no hand
+SMALLEST_HAND = 0.01  # share of the network's input; a smaller component is not accepted as a hand
 
 
 def segment(
     image:np.ndarray,     # (H, W) float in [0, 1]
     network,              # a UNet
-    config:dict,          # its configuration, with the shape and the passes of its input
+    config:dict,          # the network's configuration; its network_input has the shape and number of passes
     threshold:float = 0.5,
 ) -> Segmentation:
     "Predict the mask of the hand on a radiograph"

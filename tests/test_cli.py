@@ -1,4 +1,4 @@
-"The command line: what it prints where, its exit codes, and that one bad file never stops the others"
+"The command line: its output and exit codes, and that one damaged file never stops the others"
 import csv
 import json
 import subprocess
@@ -50,11 +50,15 @@ def test_folder_as_text(radiographs, models):
 def test_json_is_a_list_with_one_object_for_each(radiographs, models):
     code, out, err = call("assess", radiographs/"1.png", radiographs/"2.jpg", "--json", "--weights", models)
     outputs = json.loads(out)
-    assert code == 0 and [output["path"] for output in outputs] == [str(radiographs/"1.png"), str(radiographs/"2.jpg")]
+    paths = [output["path"] for output in outputs]
+    assert code == 0 and paths == [str(radiographs/"1.png"), str(radiographs/"2.jpg")]
     for output in outputs:
-        assert set(output) >= {"path", "sex", "bone_age_months", "interval_months", "region_months", "key_points", "frame_from_image", "mirrored", "warnings"}
-        assert output["sex"] is None and output["bone_age_months"] == pytest.approx(110, abs=1e-3) and output["interval_months"] == pytest.approx([0, 220], abs=1e-3)
-        assert output["region_months"]["metacarpals"] is None and np.shape(output["frame_from_image"]) == (3, 3)
+        assert set(output) >= {"path", "sex", "bone_age_months", "interval_months", "region_months",
+                               "key_points", "frame_from_image", "mirrored", "warnings"}
+        assert output["sex"] is None and output["bone_age_months"] == pytest.approx(110, abs=1e-3)
+        assert output["interval_months"] == pytest.approx([0, 220], abs=1e-3)
+        assert output["region_months"]["metacarpals"] is None
+        assert np.shape(output["frame_from_image"]) == (3, 3)
         assert set(output["key_points"]) == {"middle_tip", "capitate", "thumb_tip"}
 
 
@@ -63,51 +67,60 @@ def test_unknown_values_are_null_in_json(radiographs, tmp_path):
     code, out, _ = call("assess", radiographs/"1.png", "--json", "--weights", bare)
     output = json.loads(out)[0]
     assert code == 0 and "NaN" not in out
-    assert output["bone_age_months"] is None and output["interval_months"] is None and set(output["region_months"].values()) == {None}
+    assert output["bone_age_months"] is None and output["interval_months"] is None
+    assert set(output["region_months"].values()) == {None}
     assert output["frame_from_image"] is not None and output["warnings"]
 
 
-def test_bad_files_are_reported_and_skipped(radiographs, models, image, tmp_path):
+def test_damaged_files_are_reported_and_skipped(radiographs, models, image, tmp_path):
     (radiographs/"empty.png").touch()
     (radiographs/"cut.png").write_bytes((radiographs/"1.png").read_bytes()[:400])
     (radiographs/"text.jpg").write_text("The hand is a machine of 27 bones.")
     write_radiograph(radiographs/"flat.png", image*0 + 7)
     table = tmp_path/"ages.csv"
-    code, out, err = call("assess", radiographs, radiographs/"absent.png", "--sex", "M", "--csv", table, "--weights", models)
+    code, out, err = call("assess", radiographs, radiographs/"absent.png", "--sex", "M", "--csv", table,
+                          "--weights", models)
     assert code == 1 and out.count("bone age") == 3
     lines = err.splitlines()
     assert len(lines) == 5 and "Traceback" not in err
-    for name in ("empty.png", "cut.png", "text.jpg", "flat.png", "absent.png"): assert sum(name in line for line in lines) == 1, name
+    for name in ("empty.png", "cut.png", "text.jpg", "flat.png", "absent.png"):
+        assert sum(name in line for line in lines) == 1, name
     with table.open() as file: rows = list(csv.DictReader(file))
-    assert len(rows) == 3 and {row["sex"] for row in rows} == {"M"} and all(abs(float(row["bone_age_months"]) - 137.5) < 1e-2 for row in rows)
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []  # nothing half-written
+    assert len(rows) == 3 and {row["sex"] for row in rows} == {"M"}
+    assert all(abs(float(row["bone_age_months"]) - 137.5) < 1e-2 for row in rows)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []  # no unfinished file
 
 
 def test_sexes_from_a_table(radiographs, models, tmp_path):
     table = tmp_path/"sexes.csv"
     table.write_text("id,boneage,male\n1,80,False\n2,90,True\n")
     code, out, _ = call("assess", radiographs, "--sexes", table, "--json", "--weights", models)
-    assert code == 0 and {output["path"].rsplit("/", 1)[1]: output["sex"] for output in json.loads(out)} == {"1.png": "F", "2.jpg": "M", "3.png": None}
+    found = {output["path"].rsplit("/", 1)[1]: output["sex"] for output in json.loads(out)}
+    assert code == 0 and found == {"1.png": "F", "2.jpg": "M", "3.png": None}
 
 
 def test_sex_from_a_dicom_header(models, image, tmp_path):
     pydicom = pytest.importorskip("pydicom")
     from pydicom.dataset import FileDataset, FileMetaDataset
     meta = FileMetaDataset()
-    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = pydicom.uid.ExplicitVRLittleEndian, pydicom.uid.ComputedRadiographyImageStorage, pydicom.uid.generate_uid()
-    radiograph = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
-    radiograph.PatientSex, radiograph.Rows, radiograph.Columns, radiograph.Modality = "F", *image.shape, "CR"
-    radiograph.BitsAllocated = radiograph.BitsStored = 8
-    radiograph.HighBit, radiograph.PixelRepresentation, radiograph.SamplesPerPixel, radiograph.PhotometricInterpretation = 7, 0, 1, "MONOCHROME2"
-    radiograph.SOPClassUID, radiograph.SOPInstanceUID, radiograph.PixelData = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, image.tobytes()
-    radiograph.save_as(tmp_path/"hand.dcm", enforce_file_format=True)
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = pydicom.uid.ComputedRadiographyImageStorage
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    file = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
+    file.SOPClassUID, file.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    file.PatientSex, file.Rows, file.Columns, file.Modality = "F", *image.shape, "CR"
+    file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 8, 8, 7, 0
+    file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
+    file.PixelData = image.tobytes()
+    file.save_as(tmp_path/"hand.dcm", enforce_file_format=True)
     code, out, _ = call("assess", tmp_path/"hand.dcm", "--weights", models)
-    assert code == 0 and "bone age 95 months" in out and "sex F, says the DICOM header" in out
+    assert code == 0 and "bone age 95 months" in out and "sex F, from the DICOM header" in out
     assert "sex M" in call("assess", tmp_path/"hand.dcm", "--sex", "M", "--weights", models)[1]
 
 
 @pytest.mark.parametrize("arguments, sentence", [
-    (["--sex", "X"], "'X' is not one of"), (["--sexes", "absent.csv"], "can't be read as a table"), (["--weights", "nowhere"], "holds no weights"),
+    (["--sex", "X"], "'X' is not one of"), (["--sexes", "absent.csv"], "can't be read as a table"),
+    (["--weights", "nowhere"], "holds no weights"),
     (["--device", "abacus"], "no device"), (["--nonsense"], "--nonsense")])
 def test_wrong_usage_is_a_sentence_and_code_2(radiographs, arguments, sentence):
     code, out, err = call("assess", radiographs/"1.png", *arguments)
@@ -122,18 +135,20 @@ def test_damaged_weights_are_one_sentence(radiographs, tmp_path):
 
 
 def test_nothing_found(tmp_path):
-    assert call("assess", tmp_path)[0] == 1  # an empty folder, and no weights are asked for
+    assert call("assess", tmp_path)[0] == 1  # an empty folder: no weights are loaded
     assert call("assess", tmp_path/"absent.png", "--json")[:2] == (1, "[]\n")
 
 
 def test_phantom_command_writes_requested_phantoms(tmp_path):
     code, out, err = call("phantom", tmp_path/"a", "-n", 2, "--seed", 4, "--age", 96, "--sex", "f", "--clean")
     assert (code, err) == (0, "") and str(tmp_path/"a"/"boneage-training-dataset") in out
-    assert (tmp_path/"a"/"boneage-training-dataset.csv").read_text() == "id,boneage,male\n1,96.0,False\n2,96.0,False\n"
+    labels = (tmp_path/"a"/"boneage-training-dataset.csv").read_text()
+    assert labels == "id,boneage,male\n1,96.0,False\n2,96.0,False\n"
     call("phantom", tmp_path/"b", "-n", 1, "--seed", 4, "--age", 96, "--sex", "F", "--clean")
     first, again = ((tmp_path/name/"boneage-training-dataset"/"1.png").read_bytes() for name in "ab")
     assert first == again
-    assert call("phantom", tmp_path/"a", "-n", 3, "--seed", 4, "--age", 96, "--sex", "F", "--clean")[0] == 0  # taken up again
+    more = call("phantom", tmp_path/"a", "-n", 3, "--seed", 4, "--age", 96, "--sex", "F", "--clean")
+    assert more[0] == 0  # continued
     code, _, err = call("phantom", tmp_path/"a", "--seed", 5)
     assert code == 2 and "other options" in err
 
@@ -148,7 +163,8 @@ def test_version_and_help():
 def test_help_imports_nothing_heavy():
     program = ("import sys\nfrom boneage.cli import app\n"
                "try: app(['--help'])\nexcept SystemExit: pass\n"
-               "print([name for name in ('torch', 'fastai', 'pandas', 'matplotlib', 'numpy', 'cv2') if name in sys.modules], file=sys.stderr)")
+               "heavy = ('torch', 'fastai', 'pandas', 'matplotlib', 'numpy', 'cv2')\n"
+               "print([name for name in heavy if name in sys.modules], file=sys.stderr)")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stderr.strip().splitlines()[-1] == "[]" and "assess" in done.stdout
 

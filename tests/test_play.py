@@ -1,4 +1,4 @@
-"The notebooks to play with: every control moves what is shown, a reader's own plate can be put in, and what is stored is small and still"
+"The notebooks to play with: controls change the figure, an own radiograph can be used, outputs are small"
 import base64
 import io
 import re
@@ -20,12 +20,13 @@ SHOWN = re.compile(r"^show\(.*\)$")
 
 
 def cells(notebook: Path) -> list[str]:
-    "The code of a notebook, without what only a notebook can run"
-    return [cell.source for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code" and not cell.source.startswith("#| hide")]
+    "The code of a notebook, without the cells that need one"
+    return [cell.source for cell in nbformat.read(notebook, 4).cells
+            if cell.cell_type == "code" and not cell.source.startswith("#| hide")]
 
 
 def run_cells(notebook: Path, radiograph: str = "", until: str = "") -> dict:
-    "The names of a notebook after its cells before the first that begins with `until`, with a reader's own path in the first"
+    "The names that a notebook's cells define, before the first that begins with `until`"
     names, first, *rest = {}, *cells(notebook)
     assert first.startswith('radiograph = ""')
     for source in [f"radiograph = {radiograph!r}", *rest]:
@@ -35,66 +36,69 @@ def run_cells(notebook: Path, radiograph: str = "", until: str = "") -> dict:
 
 
 @cache
-def played(notebook: Path) -> dict: return run_cells(notebook)  # its controls stay where a test has moved them
+def played(notebook: Path) -> dict: return run_cells(notebook)
 
 
-def drawn(figure) -> bytes:
+def rendered(figure) -> bytes:
     "A figure's pixels, coarse"
     pixels = io.BytesIO()
     figure.savefig(pixels, format="rgba", dpi=60)
     return pixels.getvalue()
 
 
-def elsewhere(control):
+def other_value(control):
     "Another value of a control"
     if isinstance(control, Checkbox): return not control.value
     if hasattr(control, "options"):
         found = [value for _, value in control._options_full]
-        return (found[0],) if isinstance(control.value, tuple) else next(value for value in found[::-1] if value != control.value)
+        if isinstance(control.value, tuple): return (found[0],)
+        return next(value for value in found[::-1] if value != control.value)
     return control.max if control.value < control.max else control.min
 
 
 @each_notebook
-def test_controls_begin_where_show_begins(notebook):
+def test_controls_start_at_the_defaults_of_show(notebook):
     names = played(notebook)
-    begins = dict(zip(names["show"].__code__.co_varnames, names["show"].__defaults__))
-    assert {control._kwarg: control.value for control in names["show"].widget.kwargs_widgets} == begins
+    defaults = dict(zip(names["show"].__code__.co_varnames, names["show"].__defaults__))
+    assert {control._kwarg: control.value for control in names["show"].widget.kwargs_widgets} == defaults
 
 
 @each_notebook
-def test_each_control_moves_what_is_shown(notebook):
+def test_each_control_changes_the_figure(notebook):
     controls = played(notebook)["show"].widget
-    assert controls.auto_display  # else a notebook would show the controls alone
-    before, still = drawn(controls.result), []
-    for control in controls.kwargs_widgets:  # one after the other, none is put back
-        control.value = elsewhere(control)
-        after = drawn(controls.result)
-        if after == before: still.append(control.description)
+    assert controls.auto_display  # else a notebook would show the controls without the figure
+    before, without_effect = rendered(controls.result), []
+    for control in controls.kwargs_widgets:  # one after the other, none is set back
+        control.value = other_value(control)
+        after = rendered(controls.result)
+        if after == before: without_effect.append(control.description)
         before = after
-    assert still == []
+    assert without_effect == []
 
 
 @each_notebook
-def test_own_radiograph_can_be_put_in(notebook, tmp_path):
-    write_radiograph(tmp_path/"own.png", make_phantom(7, 1, shape=(400, 320), bone_age=150, defects={}).image)
+def test_own_radiograph_can_be_used(notebook, tmp_path):
+    phantom = make_phantom(7, 1, shape=(400, 320), bone_age=150, defects={})
+    write_radiograph(tmp_path/"own.png", phantom.image)
     own = run_cells(notebook, str(tmp_path/"own.png"), until="#| eval")
-    assert drawn(own["show"]()) != drawn(played(notebook)["show"]())
+    assert rendered(own["show"]()) != rendered(played(notebook)["show"]())
 
 
 @each_notebook
 def test_stored_outputs_are_small_and_static(notebook):
     read = nbformat.read(notebook, 4)
-    pictures = [out.data["image/png"] for cell in read.cells if cell.cell_type == "code" and SHOWN.match(cell.source) for out in cell.outputs]
+    code = [cell for cell in read.cells if cell.cell_type == "code"]
+    pictures = [out.data["image/png"] for cell in code if SHOWN.match(cell.source) for out in cell.outputs]
     assert len(pictures) == 2 and pictures[0] != pictures[1] and notebook.stat().st_size < 160_000
-    for picture in pictures: assert np.frombuffer(base64.b64decode(picture)[:4], np.uint8).tolist() == [137, 80, 78, 71]
-    live = [cell for cell in read.cells if cell.cell_type == "code" and "interact(show" in cell.source]
+    for picture in pictures: assert base64.b64decode(picture)[:4] == b"\x89PNG"
+    live = [cell for cell in code if "interact(show" in cell.source]
     assert len(live) == 1 and live[0].source.startswith("#| eval: false") and not live[0].outputs
 
 
 @each_notebook
 def test_radiograph_without_hand_is_shown_or_reported(notebook, tmp_path):
-    radiograph_image = np.zeros((400, 300), np.float32)
-    radiograph_image[200:204, 150:154] = .5
-    write_radiograph(tmp_path/"blank.png", radiograph_image)
-    try: drawn(run_cells(notebook, str(tmp_path/"blank.png"))["show"]())
+    image = np.zeros((400, 300), np.float32)
+    image[200:204, 150:154] = .5
+    write_radiograph(tmp_path/"blank.png", image)
+    try: rendered(run_cells(notebook, str(tmp_path/"blank.png"))["show"]())
     except ValueError as error: assert re.search("[Nn]o hand", str(error))

@@ -427,7 +427,7 @@ def test_dicom_that_holds_no_radiograph(tmp_path, radiograph):
     frames = dicom(np.stack([stored]*3), NumberOfFrames=3)
     check_rejected(save_dicom(tmp_path/"frames.dcm", frames), "3 frames; expected one radiograph")
     deep = dicom(stored.astype(np.uint32))
-    check_rejected(save_dicom(tmp_path/"deep.dcm", deep), "32 bits a pixel; expected at most 16")
+    check_rejected(save_dicom(tmp_path/"deep.dcm", deep), "32 bits per pixel; expected at most 16")
     check_rejected(save_dicom(tmp_path/"report.dcm", structured_report(stored)),
                    r"without an image \(its modality is SR\)")
     damaged = dicom(stored)

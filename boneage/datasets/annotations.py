@@ -39,15 +39,15 @@ from ..registration import KEY_POINTS
 
 # %% ../../nbs/datasets/31_annotations.ipynb #04
 class AnnotationError(ValueError):
-    "Annotations can't be used; the text is one sentence that names the file"
+    "Raised when annotations can't be used; its text is one sentence that names the file"
 
 
-POINT_COLUMNS = tuple(f"{name}_{axis}" for name in KEY_POINTS for axis in "xy")  # of keypoints.csv, after id
-TIPS_OF_21 = {"middle_tip": "middle_finger4", "thumb_tip": "thumb4"}  # joints 1–4; 4 is the tip
+POINT_COLUMNS = tuple(f"{name}_{axis}" for name in KEY_POINTS for axis in "xy")  # columns after id
+TIPS_OF_21 = {"middle_tip": "middle_finger4", "thumb_tip": "thumb4"}  # joint 4 of a finger is its tip
 
 # %% ../../nbs/datasets/31_annotations.ipynb #08
 def read_key_points(
-    path:str|Path,      # CSV: id and middle_tip_x … thumb_tip_y, some may lack; or id and 21 points
+    path:str|Path,      # CSV: id and middle_tip_x … thumb_tip_y (some may be missing), or id and 21 points
 ) -> pd.DataFrame:      # id, then POINT_COLUMNS as float64, NaN without a label
     "Read a table of key points; `AnnotationError` names the file and the wrong row"
     try: table = read_table(path := Path(path))
@@ -72,9 +72,9 @@ def read_key_points(
 # %% ../../nbs/datasets/31_annotations.ipynb #09
 def write_key_points(
     path:str|Path,         # .csv
-    points:pd.DataFrame,   # id and POINT_COLUMNS, NaN without a label; further columns are left out
+    points:pd.DataFrame,   # id and POINT_COLUMNS, NaN without a label; further columns are not written
 ) -> Path:                 # `path`
-    "Write a table of key points, to a hundredth of a pixel, whole or not at all"
+    "Write a table of key points with two decimals; an interrupted write leaves no partial file"
     with publish(path) as temporary:
         points[["id", *POINT_COLUMNS]].to_csv(temporary, index=False, float_format="%.2f")
     return Path(path)
@@ -83,7 +83,7 @@ def write_key_points(
 def read_mask_folder(
     folder:str|Path,      # PNG, JPEG or TIFF files named by id
 ) -> dict[str, Path]:     # id → path
-    "Find the masks in a folder; `AnnotationError` if there is no such folder, or two masks of one id"
+    "Find the masks in a folder; `AnnotationError` if there is no such folder, or if two masks have one id"
     folder = Path(folder)
     if not folder.is_dir():
         raise AnnotationError(f"{folder} is not a folder; expected masks as PNG files named by id.")
@@ -106,27 +106,27 @@ class Annotation:
 
 # %% ../../nbs/datasets/31_annotations.ipynb #19a
 def check_shape(
-    height, width,        # from a file
+    height, width,        # as a file declares them
 ) -> tuple[int, int]:     # (H, W)
     "Return the shape of an image; `ValueError` if it has no pixels, or more than `MAX_PIXELS`"
     height, width = int(height), int(width)
     if min(height, width) < 1 or height * width > MAX_PIXELS:
-        raise ValueError(f"it declares an image of {width:.9g} × {height:.9g} pixels; "
+        raise ValueError(f"the file declares an image of {width:.9g} × {height:.9g} pixels; "
                          f"expected 1 to {MAX_PIXELS:,} pixels in all")
     return height, width
 
 # %% ../../nbs/datasets/31_annotations.ipynb #19b
 def image_id(
-    name:str,   # of an image file, with or without folders and suffix
+    name:str,   # name of an image file, with or without folders and suffix
 ) -> str:
-    "Convert an image's name to an id; `ValueError` if it can't be the name of a file"
+    "Convert the name of an image file to an id; `ValueError` if no file can have this name"
     found = canonical_id(Path(name.replace("\\", "/")).name)
     if not found or found.startswith(".") or not found.isprintable():
-        raise ValueError("an image in it has no valid file name")
+        raise ValueError("an image in the file has no valid file name")
     return found
 
 # %% ../../nbs/datasets/31_annotations.ipynb #20
-MAX_COORDINATE = 100_000  # pixels from the origin; corners of polygons must lie nearer
+MAX_COORDINATE = 100_000  # pixels from the origin; corners of polygons must be nearer
 
 
 def fill_polygons(
@@ -138,7 +138,8 @@ def fill_polygons(
     for polygon in polygons:
         corners = np.asarray(polygon, float)
         if not (np.abs(corners) < MAX_COORDINATE).all():
-            raise ValueError(f"a polygon in it has a corner that is not within {MAX_COORDINATE:,} pixels")
+            raise ValueError("a polygon in the file has a corner that is not a number "
+                             f"or at least {MAX_COORDINATE:,} pixels from the origin")
         cv2.fillPoly(mask, [np.rint(corners).astype(np.int32)], 1)
     return mask.astype(bool)
 
@@ -155,12 +156,12 @@ def outline_mask(
 def is_outline_exact(
     mask:np.ndarray,   # bool (H, W)
 ) -> bool:
-    "Check that the outlines restore the whole mask: it has no holes and no lines of single pixels"
+    "Test whether outlines restore the whole mask; those of masks with holes or isolated pixels do not"
     return bool((fill_polygons(outline_mask(mask), mask.shape) == mask).all())
 
 # %% ../../nbs/datasets/31_annotations.ipynb #22
 def order_key_points(
-    named:dict[str, tuple[float, float]],  # names of the annotation tool
+    named:dict[str, tuple[float, float]],  # (x, y) of each point, by its name in the annotation tool
 ) -> np.ndarray:                           # (3, 2), NaN without a label
     "Sort named points into the order of KEY_POINTS; names can contain capitals, spaces and hyphens"
     plain = {name.strip().lower().replace(" ", "_").replace("-", "_"): point for name, point in named.items()}
@@ -169,7 +170,7 @@ def order_key_points(
 # %% ../../nbs/datasets/31_annotations.ipynb #27
 def encode_mask(
     mask:np.ndarray,      # bool (h, w)
-    deflated:bool,        # compressed a second time, as in Supervisely
+    deflated:bool,        # whether the PNG is compressed once more, as in Supervisely
 ) -> str:                 # base64 of a PNG
     "Encode a mask as text for a JSON file"
     data = cv2.imencode(".png", mask.astype(np.uint8) * 255)[1].tobytes()
@@ -178,15 +179,15 @@ def encode_mask(
 # %% ../../nbs/datasets/31_annotations.ipynb #26
 def decode_mask(
     text:str,             # base64 of a PNG
-    deflated:bool,        # compressed a second time, as in Supervisely
+    deflated:bool,        # whether the PNG is compressed once more, as in Supervisely
 ) -> np.ndarray:          # (h, w), not zero in the mask
-    "Decode an image in a JSON file; the mask is its transparency if it has one"
+    "Decode an image in a JSON file; if the image has an alpha channel, the mask is where alpha is not zero"
     data = base64.b64decode(text)
     if deflated: data = zlib.decompressobj().decompress(data, MAX_PIXELS)
-    if file_kind(data) != "PNG": raise ValueError("an image in it is not a PNG")
+    if file_kind(data) != "PNG": raise ValueError("an image in the file is not a PNG")
     check_shape(*next(check_png(data))[::-1])
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None: raise ValueError("an image in it can't be decoded")
+    if image is None: raise ValueError("an image in the file can't be decoded")
     if image.ndim == 3 and image.shape[2] == 4: return image[..., 3]
     return image.reshape(*image.shape[:2], -1).max(axis=2)
 
@@ -206,7 +207,7 @@ def paste_masks(
 # %% ../../nbs/datasets/31_annotations.ipynb #31
 def to_labelme(
     annotation:Annotation,
-    image_name:str,      # the radiograph's file, relative to the JSON file
+    image_name:str,      # file name of the radiograph, relative to the JSON file
 ) -> dict:               # content of the labelme file
     "Convert an annotation to labelme, with the mask as an outline or, if that is not exact, as an image"
     mask, shapes = annotation.mask, []
@@ -214,7 +215,8 @@ def to_labelme(
         shapes = [_labelme_shape("hand", "polygon", outline) for outline in outline_mask(mask)]
     elif mask is not None:
         x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
-        corners = np.array([(x, y), (x + width - 1, y + height - 1)]) - 0.5  # in whole pixels here
+        # labelme stores these corners as pixel indices; this cancels the + 0.5 in `_labelme_shape`
+        corners = np.array([(x, y), (x + width - 1, y + height - 1)]) - 0.5
         image = encode_mask(mask[y:y + height, x:x + width], deflated=False)
         shapes = [_labelme_shape("hand", "mask", corners) | {"mask": image}]
     shapes += [_labelme_shape(name, "point", [point])
@@ -231,8 +233,8 @@ def _labelme_shape(label, kind, points):
 
 # %% ../../nbs/datasets/31_annotations.ipynb #30
 def from_labelme(
-    content:dict,    # of a labelme file
-    name:str,        # of the image, used if the content does not name it
+    content:dict,    # content of a labelme file
+    name:str,        # the image's name, used if the content gives none
 ) -> list[Annotation]:
     "Read the one annotation in a labelme file"
     shape = check_shape(content["imageHeight"], content["imageWidth"])
@@ -263,8 +265,8 @@ def to_supervisely(
 
 # %% ../../nbs/datasets/31_annotations.ipynb #35
 def from_supervisely(
-    content:dict,    # of a Supervisely file
-    name:str,        # of the image: the file's name without .json
+    content:dict,    # content of a Supervisely file
+    name:str,        # the image's name: the file's name without .json
 ) -> list[Annotation]:
     "Read the one annotation in a Supervisely file"
     shape = check_shape(content["size"]["height"], content["size"]["width"])
@@ -283,8 +285,8 @@ def from_supervisely(
 # %% ../../nbs/datasets/31_annotations.ipynb #36a
 def write_supervisely(
     annotations:Iterable[Annotation],
-    folder:str|Path,                                    # of the project
-    image_name:Callable[[str], str] = "{}.png".format,  # an id's file name
+    folder:str|Path,                                    # the project's folder
+    image_name:Callable[[str], str] = "{}.png".format,  # gives the image's file name for an id
 ) -> Path:                                              # `folder`
     "Write a Supervisely project without its images"
     folder = Path(folder)
@@ -301,7 +303,7 @@ def write_supervisely(
 # %% ../../nbs/datasets/31_annotations.ipynb #39b
 def encode_run_lengths(
     mask:np.ndarray,   # bool (H, W)
-) -> list[int]:        # background, hand, background, …
+) -> list[int]:        # lengths of runs: background, hand, background, …
     "Encode a mask as COCO's run lengths"
     column = np.ascontiguousarray(mask.T).ravel().astype(np.int8)
     changes = np.flatnonzero(np.diff(column, prepend=0))
@@ -326,20 +328,21 @@ def format_packed_runs(
 def parse_packed_runs(
     text:str,
 ) -> list[int]:
-    "Unpack run lengths from the text of the COCO library; `ValueError` if it is cut off"
+    "Unpack run lengths from the text of the COCO library; `ValueError` if the text is damaged"
     runs, value, bits = [], 0, 0
     for character in text:
         code = ord(character) - 48
-        if not 0 <= code < 64: raise ValueError(f"its run lengths contain the character {character!r}")
+        if not 0 <= code < 64: raise ValueError("run lengths in the file contain the character "
+                                              f"{character!r}")
         value |= (code & 31) << bits
         bits += 5
-        if bits > 60: raise ValueError("its run lengths are damaged")  # no image is that large
+        if bits > 60: raise ValueError("run lengths in the file are damaged")  # no run is that long
         if code & 32: continue
         if code & 16: value -= 1 << bits
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value = bits = 0
-    if bits: raise ValueError("its run lengths are cut off")
-    if min(runs, default=0) < 0: raise ValueError("its run lengths are damaged")
+    if bits: raise ValueError("run lengths in the file are cut off")
+    if min(runs, default=0) < 0: raise ValueError("run lengths in the file are damaged")
     return runs
 
 # %% ../../nbs/datasets/31_annotations.ipynb #41
@@ -347,7 +350,7 @@ def mask_from_coco(
     segmentation:list|dict,    # polygons [x, y, x, y, …], or run lengths {"counts": […]}, or packed as text
     shape:tuple[int, int],     # (H, W)
 ) -> np.ndarray:               # bool (H, W)
-    "Convert any of COCO's three forms of a mask"
+    "Convert a mask from any of COCO's three forms"
     if isinstance(segmentation, list):
         return fill_polygons([np.reshape(polygon, (-1, 2)) for polygon in segmentation], shape)
     counts = segmentation["counts"]
@@ -355,14 +358,14 @@ def mask_from_coco(
     if isinstance(counts, str): counts = parse_packed_runs(counts)
     if sum(counts) != shape[0]*shape[1]:
         pixels = shape[0]*shape[1]
-        raise ValueError(f"its run lengths sum to {sum(counts)}, not to the image's {pixels} pixels")
+        raise ValueError(f"run lengths in the file sum to {sum(counts)}, not to the image's {pixels} pixels")
     values = np.arange(len(counts)) % 2 == 1
     return np.repeat(values, counts).reshape(shape[::-1]).T
 
 # %% ../../nbs/datasets/31_annotations.ipynb #42
 def to_coco(
     annotations:Iterable[Annotation],
-    image_name:Callable[[str], str] = "{}.png".format,  # an id's file name
+    image_name:Callable[[str], str] = "{}.png".format,  # gives the image's file name for an id
 ) -> dict:                                              # content of one COCO file
     "Convert annotations to one COCO file, with masks as polygons or, if these are not exact, as run lengths"
     images, marks = [], []
@@ -386,10 +389,10 @@ def _coco_labels(a:Annotation) -> dict:
 
 # %% ../../nbs/datasets/31_annotations.ipynb #40
 def from_coco(
-    content:dict,    # of a COCO file
-    name:str = "",   # not used: COCO names its images
+    content:dict,    # content of a COCO file
+    name:str = "",   # not used, because a COCO file names its images
 ) -> list[Annotation]:
-    "Read the annotations in a COCO file, one for each image that has any"
+    "Read the annotations in a COCO file, one for each image that has labels"
     names = {category["id"]: category.get("keypoints", []) for category in content["categories"]}
     found, marks_of = [], {}
     for mark in content["annotations"]: marks_of.setdefault(mark["image_id"], []).append(mark)
@@ -449,7 +452,7 @@ def write_annotations(
 # %% ../../nbs/datasets/31_annotations.ipynb #47b
 def read_written_annotations(
     folder:str|Path,  # written by `write_annotations`
-    shape_of:Callable[[str], tuple]|None = None,  # id → (H, W), for ids without a mask; None leaves them out
+    shape_of:Callable[[str], tuple]|None = None,  # (H, W) of an id without a mask; None: leave such ids out
 ) -> list[Annotation]:
     "Read the folder that `write_annotations` has written"
     folder, masks, table = Path(folder), {}, pd.DataFrame(columns=list(POINT_COLUMNS))

@@ -69,7 +69,7 @@ from boneage.release.preprocessing import (
 from ..synthetic.phantoms import write_phantoms
 from ..training.bone_age import fit_bone_age
 from ..training.core import FitJob
-from ..training.fine_tuning import ask, assign_folds, fine_tune
+from ..training.fine_tuning import assign_folds, fine_tune, predict_distributions
 
 # %% ../../nbs/release/71_ages.ipynb #06
 ORIGINAL_SCALES = dict(hand=0.144)  # of original radiographs: 288×216 pixels
@@ -388,7 +388,7 @@ def predict_with_tta(
     for fold in range(workspace.profile.fine_tuning.folds):
         network, config = load_network(workspace.models/member_name(region, fold))
         rows = np.flatnonzero(radiographs.fold == fold)
-        distributions[0, rows] = ask(network, images[rows], config["shape"], tta)
+        distributions[0, rows] = predict_distributions(network, images[rows], config["shape"], tta)
     return region_predictions(distributions, radiographs, (region,), region)
 
 # %% ../../nbs/release/71_ages.ipynb #25
