@@ -156,7 +156,7 @@ def outline_mask(
 def is_outline_exact(
     mask:np.ndarray,   # bool (H, W)
 ) -> bool:
-    "Test whether outlines restore the whole mask; those of masks with holes or isolated pixels do not"
+    "Test whether outlines restore the whole mask; they do not where it has holes or isolated pixels"
     return bool((fill_polygons(outline_mask(mask), mask.shape) == mask).all())
 
 # %% ../../nbs/datasets/31_annotations.ipynb #22
