@@ -52,15 +52,15 @@ from .segmentation import Segmentation, segment
 class Assessment:
     "The assessment of one radiograph; values that could not be computed are NaN"
     bone_age_months: float
-    interval_months: tuple[float, float]        # 90 %, within [0, 240]
-    region_months: dict[str, float]             # "hand", "carpals", "metacarpals": mean of its models
-    mask: np.ndarray                            # bool (H, W), pixels of the input
+    interval_months: tuple[float, float]        # 90 % interval, within [0, 240]
+    region_months: dict[str, float]             # mean of the models of "hand", "carpals", "metacarpals"
+    mask: np.ndarray                            # bool (H, W), in the pixels of the input
     key_points: dict[str, tuple[float, float]]  # "middle_tip", "capitate", "thumb_tip": (x, y), pixels
-    frame_from_image: np.ndarray                # 3×3, pixels of the input → the 2080×1600 frame
-    mirrored: bool                              # the thumb is on the left of an upright hand
-    warnings: list[str] = field(default_factory=list)  # sentences; empty when nothing is doubtful
-    confidence: float = math.nan                # in [0, 1]: plausibility of mask and points; 0 without a hand
-    distribution: np.ndarray|None = None        # (240,) probability of each month; None of regression models
+    frame_from_image: np.ndarray                # 3×3, from the input's pixels to the 2080×1600 frame
+    mirrored: bool                              # whether the thumb is on the left when the hand is upright
+    warnings: list[str] = field(default_factory=list)  # sentences; empty if nothing is doubtful
+    confidence: float = math.nan                # registration confidence × mask quality; 0 without a hand
+    distribution: np.ndarray|None = None        # (240,) probability of each month; None if a member has none
 
 # %% ../nbs/assessing/20_assessment.ipynb #11
 def load_radiograph(
@@ -70,26 +70,27 @@ def load_radiograph(
     if isinstance(source, (str, Path)): return read_radiograph(source)
     image = np.asarray(source)
     if image.ndim != 2 or min(image.shape) < 2:
-        raise RadiographError(f"A radiograph is a grey image (H, W); got an array of shape {image.shape}.")
+        raise RadiographError("A radiograph must be a grey image (H, W); "
+                              f"got an array of shape {image.shape}.")
     if image.dtype == np.uint8: image = image / np.float32(255)
     if image.dtype.kind != "f" or not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
-        raise RadiographError("A radiograph has float values from 0 to 1, or bytes; "
+        raise RadiographError("A radiograph must have float values from 0 to 1, or uint8 values; "
                               f"got {image.dtype} from {image.min()} to {image.max()}.")
     if image.min() == image.max(): raise RadiographError("The image is a single flat grey: no radiograph.")
     return image.astype(np.float32, copy=False)
 
 # %% ../nbs/assessing/20_assessment.ipynb #16
 def weights_folder(
-    weights:str|Path|None = None,  # a run's folder, or its `models` folder; None: the released weights
+    weights:str|Path|None = None,  # a run's folder or its `models` folder; None: the released weights
 ) -> Path:                         # the folder that holds segmentation/, keypoints/ and the bone-age models
-    "Folder of the networks; `WeightsError` when it has none"
+    "Find the folder of the networks; `WeightsError` when networks are missing"
     folder = Path(str(files("boneage"))) / "weights" if weights is None else Path(weights).expanduser()
     if (folder / "models").is_dir(): folder = folder / "models"
     needed = ("segmentation", "keypoints")
     missing = [name for name in needed if not (folder / name / "config.json").is_file()]
     if missing and weights is None:
         raise WeightsError("This copy of boneage came without weights: "
-                           "name a folder of fitted networks, such as work/phantom.")
+                           "give a folder of trained networks, such as work/phantom.")
     if missing:
         raise WeightsError(f"{folder} holds no weights: expected the folders segmentation and keypoints, "
                            "each with model.safetensors and config.json; "
@@ -98,9 +99,9 @@ def weights_folder(
 
 # %% ../nbs/assessing/20_assessment.ipynb #20
 def load_ensemble_rules(
-    folder:Path,                # of `weights_folder`
-) -> dict[str, EnsembleRule]:   # by "M", "F", "none"; a key without models is left out
-    "Ensemble rules by sex; `WeightsError` where a member has no weights"
+    folder:Path,                # from `weights_folder`
+) -> dict[str, EnsembleRule]:   # keys "M", "F", "none"; only those with models
+    "Ensemble rules by sex; `WeightsError` when a member has no weights"
     path = folder / "ensembles.json"
     if path.is_file():
         rules = read_ensemble_rules(path)
@@ -115,21 +116,21 @@ def load_ensemble_rules(
     return {key: EnsembleRule(names, [1] * len(names), math.inf) for key, names in members.items() if names}
 
 # %% ../nbs/assessing/20_assessment.ipynb #24
-MIN_GREY_RANGE = 0.06  # share of the grey range that a hand of sufficient exposure uses
+MIN_GREY_RANGE = 0.06  # least share of the grey range that a sufficiently exposed hand uses
 
 
 def exposure_warnings(
     contrast:Contrast,
 ) -> list[str]:  # one sentence, or none
-    "Warn when the hand uses little of the grey range"
+    "Warn when the hand uses only a small part of the grey range"
     used = contrast.high - contrast.low
     if used >= MIN_GREY_RANGE: return []
     return [f"The exposure is poor: the hand uses only {used:.0%} of the grey range."]
 
 # %% ../nbs/assessing/20_assessment.ipynb #28
-FOREARM_ROW = FRAME_CAPITATE[1] + 200  # frame row below which a hand may reach the edge
+FOREARM_ROW = FRAME_CAPITATE[1] + 200  # frame row of the upper end of the forearm, which may reach the edge
 EDGE_WIDTH = 0.006                     # width of the rim that counts as the edge, share of the long side
-MAX_CUT_LENGTH = 60                    # length of the edge that a hand may touch above that row, frame pixels
+MAX_CUT_LENGTH = 60                    # longest contact of hand and edge above this row, frame pixels
 
 
 def _edge_pixels(mask):
@@ -153,7 +154,7 @@ def cut_warnings(
 
 # %% ../nbs/assessing/20_assessment.ipynb #32
 MIN_MASK_QUALITY = 0.85     # quality of a mask below which a person should check it
-MAX_SECOND_COMPONENT = 0.1  # size of a second component above which it may be a hand, share of the first
+MAX_SECOND_COMPONENT = 0.1  # area above which a second component may be a hand, share of the first's
 
 
 def mask_warnings(
@@ -172,8 +173,8 @@ REGISTRATION_LIMITS = (0.8, 0.06)  # lowest confidence and largest displacement 
 
 
 def registration_warnings(
-    confidence:float,    # of `registration_confidence`
-    displacement:float,  # of the points in the last pass, share of the hand's length
+    confidence:float,    # from `registration_confidence`
+    displacement:float,  # how far the last pass moved the points, share of the hand's length
 ) -> list[str]:          # one sentence, or none
     "Warn when the key points are implausible or have not converged"
     if confidence < REGISTRATION_LIMITS[0]:
@@ -185,8 +186,8 @@ def registration_warnings(
     return []
 
 # %% ../nbs/assessing/20_assessment.ipynb #40
-MIN_RELIABLE_AGE = 24                           # months; there is little training data below
-MATURE_AGE = {"M": 202, "F": 181, "none": 202}  # months from which a hand may be an adult's
+MIN_RELIABLE_AGE = 24                           # months; few training radiographs have a lower bone age
+MATURE_AGE = {"M": 202, "F": 181, "none": 202}  # predicted months from which a hand may be an adult's
 
 
 def age_warnings(
@@ -196,15 +197,15 @@ def age_warnings(
     "Warn when a bone age is near the ends of the training data"
     if months < MIN_RELIABLE_AGE:
         return [f"The bone age is below {MIN_RELIABLE_AGE} months, where there is little training data: "
-                "an infant may be younger than this."]
+                "the true bone age of an infant may be lower."]
     if months >= MATURE_AGE[sex or "none"]:
-        return ["The hand is mature or nearly so: an adult gets the same bone age, "
-                "so the true one may be higher."]
+        return ["The hand is mature or nearly mature: the networks predict the same bone age for adults, "
+                "so the true bone age may be higher."]
     return []
 
 # %% ../nbs/assessing/20_assessment.ipynb #44
 _OUTPUTS = {"segmentation": (("mask",), "one mask"), "keypoints": (("points",), "three points")}
-_AGE_OUTPUTS = (("regression", "classification", "each"), "an age")
+_AGE_OUTPUTS = (("regression", "classification", "each"), "a bone age")
 
 
 def check_output_type(
@@ -213,28 +214,29 @@ def check_output_type(
     config:dict,    # its configuration
     folder:Path,    # named in the error
 ) -> tuple[Any, dict]: # the network and its configuration, unchanged
-    "Reject a network whose output or input does not fit its place; `WeightsError`"
+    "Raise `WeightsError` for a network whose output or input does not fit its name"
     path, network_input = folder / name / "config.json", NetworkInput.from_config(config)
     allowed, expected = _OUTPUTS.get(name, _AGE_OUTPUTS)
     if output_type(config) not in allowed or config.get("outputs", 1) != 1 or config.get("points", 3) != 3:
         raise WeightsError(f"{folder / name} holds a {config.get('network')}, "
-                           f"but its place needs a network that predicts {expected}.")
+                           f"but this folder needs a network that predicts {expected}.")
     unused = "tta" if name in _OUTPUTS else "passes"
     if getattr(network_input, unused) is not None:
-        raise WeightsError(f"{path}: {unused} is not for this network: mask and key points have a number of "
-                           "passes, bone age has pairs of degrees and zoom (tta).")
+        raise WeightsError(f"{path}: {unused} is not allowed for this network: "
+                           "networks for masks and key points have passes (a number), "
+                           "bone-age networks have tta (pairs of degrees and zoom).")
     if "shape" in config and network_input.shape not in (None, tuple(config["shape"])):
-        raise WeightsError(f"{path}: the network is made for the shape {config['shape']}, "
-                           f"but its input has the shape {list(network_input.shape)}.")
+        raise WeightsError(f"{path}: the network is made for images of shape {config['shape']}, "
+                           f"but network_input has the shape {list(network_input.shape)}.")
     return network, config
 
 # %% ../nbs/assessing/20_assessment.ipynb #48
 class Assessor:
-    "The networks and ensemble rules that assess radiographs; made by `load_assessor`"
+    "The networks and ensemble rules that assess radiographs; `load_assessor` creates it"
     def __init__(
         self,
-        folder:Path,  # of `weights_folder`
-        device:Any,   # torch.device of the networks; None: they are ONNX models
+        folder:Path,  # from `weights_folder`
+        device:Any,   # torch.device of the networks; None for ONNX models
     ):
         self.folder, self.device = folder, device
         self.rules = load_ensemble_rules(folder)
@@ -259,7 +261,7 @@ class Assessor:
     def assess(
         self,
         source:str|Path|np.ndarray,  # a file, or (H, W) of float in [0, 1] or uint8
-        sex:str|None = None,         # "M", "F", or None when not known
+        sex:str|None = None,         # "M", "F", or None if unknown
     ) -> Assessment:
         "Assess one radiograph; `ValueError` only when the image or the sex is not valid"
         if sex not in ("M", "F", None): raise ValueError(f'sex is "M", "F" or None, not {sex!r}.')
@@ -268,9 +270,9 @@ class Assessor:
 # %% ../nbs/assessing/20_assessment.ipynb #52
 def load_assessor(
     weights:str|Path|None = None,  # a run's folder, its `models` folder, or exported models; None: released
-    device:str|None = None,        # "cpu", "cuda", …; None: a GPU where there is one
+    device:str|None = None,        # "cpu", "cuda", …; None: a GPU if there is one
 ) -> Assessor:
-    "An assessor with its weights; `WeightsError` when they are missing or damaged"
+    "Create an assessor and read its weights; `WeightsError` when they are missing or damaged"
     folder = weights_folder(weights)
     if (folder / "segmentation" / "model.onnx").is_file():
         if device not in (None, "cpu"):
@@ -282,7 +284,7 @@ def load_assessor(
 
 
 def _torch_device(name):
-    "A device of PyTorch; `ValueError` when this computer has none of that name"
+    "The PyTorch device of this name; `ValueError` when this computer has no such device"
     import torch
     try: device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error: raise ValueError(f"{name!r} is no device: expected cpu or cuda.") from error
@@ -294,7 +296,7 @@ def _torch_device(name):
 def apply_tta(
     region:np.ndarray,       # uint8 (H, W), with a margin
     shape:tuple[int, int],   # (h, w) of the network's input
-    tta:tuple,               # degrees and zoom of each pose; empty: the region itself
+    tta:tuple,               # degrees and zoom of each pose; empty: the region as it is
 ) -> np.ndarray:             # uint8 (n, h, w)
     "Rotate and zoom a region about its centre, once for each pose"
     if not tta: return region[None]
@@ -305,9 +307,9 @@ def apply_tta(
 @dataclass(frozen=True)
 class ModelPrediction:
     "The prediction of one bone-age model for one radiograph"
-    region: str                      # of its input
+    region: str                      # region of the model's input
     months: float
-    distribution: np.ndarray|None    # (240,) probabilities of the months; None of a regression network
+    distribution: np.ndarray|None    # (240,) probabilities of the months; None for a regression network
 
 # %% ../nbs/assessing/20_assessment.ipynb #60
 def predict_with_members(
@@ -347,10 +349,10 @@ def _member_input(folder, member, config):
 class AgePrediction:
     "The ensemble's prediction for one radiograph"
     months: float                         # NaN without bone-age models
-    interval: tuple[float, float]         # 90 %, months
+    interval: tuple[float, float]         # 90 % interval, months
     regions: dict[str, float]             # months by region
     warnings: tuple[str, ...] = ()
-    distribution: np.ndarray|None = None  # (240,) when every member predicts one
+    distribution: np.ndarray|None = None  # (240,) if every member predicts one, else None
 
 
 NO_PREDICTION = AgePrediction(math.nan, (math.nan, math.nan), dict.fromkeys(REGION_NAMES, math.nan))
@@ -382,7 +384,7 @@ def _ensemble_distribution(predictions, rule, folder):
     "(240,) weighted mean of the members' distributions; None when a member has none"
     if any(part.distribution is None for part in predictions):
         if not rule.half_width_in_sd: return None
-        raise WeightsError(f"{folder / 'ensembles.json'}: the interval is in standard deviations, "
+        raise WeightsError(f"{folder / 'ensembles.json'}: the half width is in standard deviations, "
                            "but a member predicts no distribution.")
     return average_distributions([[part.distribution] for part in predictions], rule)[0]
 
@@ -396,7 +398,7 @@ def _interval(months, distribution, rule):
 
 
 def _region_means(predictions):
-    "The mean age of each region's members; NaN of a region without members"
+    "The mean age of each region's members; NaN for a region without members"
     by_region = {name: [part.months for part in predictions if part.region == name] for name in REGION_NAMES}
     return {name: float(np.clip(np.mean(months), 0, MONTHS)) if months else math.nan
             for name, months in by_region.items()}

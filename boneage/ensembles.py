@@ -26,10 +26,10 @@ class EnsembleRuleError(ValueError):
 @dataclass(frozen=True)
 class EnsembleRule:
     "The members of an ensemble, their weights, and the width of the interval around their mean"
-    members: tuple[str, ...]    # names of models
-    weights: tuple[float, ...]  # as many, non-negative; they are divided by their sum
-    half_width: float           # of the 90 % interval: months, or standard deviations
-    half_width_in_sd: bool = False  # in standard deviations of the predicted distribution over the months
+    members: tuple[str, ...]    # names of bone-age models
+    weights: tuple[float, ...]  # one for each member, not negative; the mean divides them by their sum
+    half_width: float           # half the width of the 90 % interval, in months or standard deviations
+    half_width_in_sd: bool = False  # whether the unit is the SD of the predicted distribution over the months
 
     def __post_init__(self):
         object.__setattr__(self, "members", tuple(self.members))
@@ -38,20 +38,21 @@ class EnsembleRule:
         self._check()
 
     def _check(self):
-        "Raise `EnsembleRuleError` where something is inconsistent"
+        "Raise `EnsembleRuleError` when the values are inconsistent"
         if not all(isinstance(member, str) for member in self.members):
-            raise EnsembleRuleError("The members of an ensemble rule are names of models.")
+            raise EnsembleRuleError("The members of an ensemble rule must be names of models.")
         if not isinstance(self.half_width_in_sd, bool):
             value = truncate_text(self.half_width_in_sd)
-            raise EnsembleRuleError(f"half_width_in_sd is true or false, not {value}.")
+            raise EnsembleRuleError(f"half_width_in_sd must be true or false, not {value}.")
         if len(self.members) != len(self.weights) or not self.members:
             raise EnsembleRuleError("An ensemble rule needs one weight for each member; "
                                     f"got {len(self.weights)} weights for {len(self.members)} members.")
         if not all(weight >= 0 for weight in self.weights) or not 0 < sum(self.weights) < math.inf:
-            raise EnsembleRuleError("The weights of an ensemble rule are not negative, and not all zero; "
-                                    f"got {truncate_text(list(self.weights))}.")
+            raise EnsembleRuleError("The weights of an ensemble rule must be not negative and not all zero, "
+                                    f"with a finite sum; got {truncate_text(list(self.weights))}.")
         if not self.half_width >= 0:
-            raise EnsembleRuleError(f"The half width of an interval is not negative; got {self.half_width}.")
+            raise EnsembleRuleError("The half width of an interval must be zero or more; "
+                                    f"got {self.half_width}.")
 
 # %% ../nbs/assessing/15_ensembles.ipynb #10
 def ensemble_mean(
@@ -77,7 +78,7 @@ def average_distributions(
 
 # %% ../nbs/assessing/15_ensembles.ipynb #12c
 def distribution_sd(
-    distributions:np.ndarray,  # (n, months) probabilities of 0, 1, …
+    distributions:np.ndarray,  # (n, m) probabilities of the months 0, 1, …, m − 1
 ) -> np.ndarray:               # (n,) months
     "Standard deviation of each distribution over the months"
     distributions = np.asarray(distributions, np.float64)
@@ -87,39 +88,39 @@ def distribution_sd(
 # %% ../nbs/assessing/15_ensembles.ipynb #14
 def conformal_half_width(
     absolute_errors:np.ndarray,  # (n,) |prediction − truth| on held-out radiographs, months
-    coverage:float = 0.9,        # share of new radiographs whose true age the interval shall contain
+    coverage:float = 0.9,        # share of new radiographs whose true bone age the interval shall contain
 ) -> float:                      # months
-    "Half width of a split-conformal interval; `ValueError` without errors"
+    "Half width of a split-conformal interval; `ValueError` when an error is missing or there is none"
     errors = np.sort(np.asarray(absolute_errors, np.float64).ravel())
     if not len(errors) or np.isnan(errors).any():
-        raise ValueError("An interval needs the errors of at least one held-out radiograph, none missing.")
+        raise ValueError("An interval needs the errors of at least one held-out radiograph, without NaN.")
     rank = math.ceil((len(errors) + 1) * coverage - 1e-9)
     return float(errors[min(rank, len(errors)) - 1])
 
 # %% ../nbs/assessing/15_ensembles.ipynb #17b
 def interval_half_width(
     rule:EnsembleRule,
-    sd:np.ndarray|float,  # of `distribution_sd`, months; not used where the rule's width is in months
-):                        # months, of the same shape
+    sd:np.ndarray|float,  # from `distribution_sd`, months; ignored if the rule's half width is in months
+):                        # months, in the shape of `sd`
     "Half width of the interval around an ensemble prediction"
     return rule.half_width * (sd if rule.half_width_in_sd else np.ones_like(sd))
 
 # %% ../nbs/assessing/15_ensembles.ipynb #19
-ENSEMBLE_KEYS = SEX_OUTPUTS  # a boy, a girl, sex not known
+ENSEMBLE_KEYS = SEX_OUTPUTS  # "M", "F", "none": boys, girls, children of unknown sex
 
 # %% ../nbs/assessing/15_ensembles.ipynb #20
 def write_ensemble_rules(
     path:str|Path,                  # `ensembles.json` beside the models
-    rules:dict[str, EnsembleRule],  # by "M", "F", "none"; some may be missing
+    rules:dict[str, EnsembleRule],  # keys "M", "F", "none"; some may be missing
 ):
-    "Publish ensemble rules as JSON"
+    "Write ensemble rules as JSON, whole or not at all"
     _check_keys(rules, path)
     content = {key: asdict(rule) for key, rule in rules.items()}
     with publish(path) as file: file.write_text(json.dumps(content, indent=1) + "\n")
 
-# %% ../nbs/assessing/15_ensembles.ipynb #21
+
 def _check_keys(rules, path):
-    "Raise `EnsembleRuleError` for a key that is not of `ENSEMBLE_KEYS`"
+    "Raise `EnsembleRuleError` for a key that is not in `ENSEMBLE_KEYS`"
     unknown = [key for key in rules if key not in ENSEMBLE_KEYS]
     if unknown:
         raise EnsembleRuleError(f"{path}: unknown ensemble rule {truncate_text(repr(unknown[0]))}; "
@@ -128,7 +129,7 @@ def _check_keys(rules, path):
 # %% ../nbs/assessing/15_ensembles.ipynb #22
 def read_ensemble_rules(
     path:str|Path,              # written by `write_ensemble_rules`
-) -> dict[str, EnsembleRule]:   # by "M", "F", "none"
+) -> dict[str, EnsembleRule]:   # keys "M", "F", "none"
     "Read ensemble rules; `EnsembleRuleError` when the file is missing, damaged or inconsistent"
     path = Path(path)
     if not path.is_file():
@@ -137,7 +138,7 @@ def read_ensemble_rules(
     except (ValueError, RecursionError) as error:
         raise EnsembleRuleError(f"{path} is not valid JSON ({truncate_text(error)}).") from error
     if not isinstance(content, dict):
-        raise EnsembleRuleError(f"{path} should hold one JSON object of ensemble rules.")
+        raise EnsembleRuleError(f"{path} should contain one JSON object with ensemble rules.")
     _check_keys(content, path)
     try: return {key: EnsembleRule(**rule) for key, rule in content.items()}
     except EnsembleRuleError as error: raise EnsembleRuleError(f"{path}: {error}") from error

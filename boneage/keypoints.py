@@ -146,8 +146,8 @@ def detect_key_points(
     mask:np.ndarray,         # bool (H, W); `ValueError` when it is empty
     contrast:Contrast,
     network,                 # a KeyPointNetwork or a HeatMapNetwork
-    config:dict,             # the network's configuration; "shape" is the fallback for its network input
-    passes:int|None = None,  # passes of an attempt; None: as configured, else 3; a HeatMapNetwork takes 3
+    config:dict,             # its configuration; without a network input in it, "shape" is used
+    passes:int|None = None,  # passes per attempt; None: of `config`, else 3 (a HeatMapNetwork always takes 3)
 ) -> KeyPointDetection:
     "Detect middle tip, capitate and thumb tip on a radiograph"
     network.eval()

@@ -47,7 +47,7 @@ TERMS = {
 }
 # What keeps its word: anatomy, and the keys of released files where they are renamed
 ALLOWED = re.compile(r"growth[ _-]plates?|atlas(?:'s|’s|es['’])?[ _-]plates?", re.I)
-OLD_KEYS = re.compile(r"\bRENAMED\s*=|\bcurrent_names\(", re.I)
+OLD_KEYS = re.compile(r'\bRENAMED\s*=|\bcurrent_names\(|"view": \{', re.I)
 PATTERNS = {term: (re.compile(pattern, re.I), instead) for term, (pattern, instead) in TERMS.items()}
 
 

@@ -138,8 +138,8 @@ def fill_polygons(
     for polygon in polygons:
         corners = np.asarray(polygon, float)
         if not (np.abs(corners) < MAX_COORDINATE).all():
-            raise ValueError("a polygon in the file has a corner that is not a number "
-                             f"or at least {MAX_COORDINATE:,} pixels from the origin")
+            raise ValueError(f"a polygon in the file has a corner at least {MAX_COORDINATE:,} pixels "
+                             "from the origin, or one that is not a number")
         cv2.fillPoly(mask, [np.rint(corners).astype(np.int32)], 1)
     return mask.astype(bool)
 
@@ -156,7 +156,7 @@ def outline_mask(
 def is_outline_exact(
     mask:np.ndarray,   # bool (H, W)
 ) -> bool:
-    "Test whether outlines restore the whole mask; those of masks with holes or isolated pixels do not"
+    "Test whether outlines restore the whole mask; they do not where it has holes or isolated pixels"
     return bool((fill_polygons(outline_mask(mask), mask.shape) == mask).all())
 
 # %% ../../nbs/datasets/31_annotations.ipynb #22

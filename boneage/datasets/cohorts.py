@@ -35,8 +35,8 @@ class CohortError(ValueError):
 
 # %% ../../nbs/datasets/30_cohorts.ipynb #07
 def record_or_raise(
-    sentences:list[str],  # what is wrong
-    problems:list|None,   # appended to; None raises
+    sentences:list[str],  # one for each error
+    problems:list|None,   # the sentences are appended to it; None raises
 ):
     "Append sentences to `problems`, or raise a `CohortError` with the first ten or fewer of them"
     sentences = [truncate_text(sentence, 500) for sentence in sentences]
@@ -52,7 +52,7 @@ EXPECTED_COLUMNS = "id,boneage,male (RSNA training) or id,sex,bone_age (months)"
 
 
 def read_text(
-    path:Path,  # of a table
+    path:Path,  # CSV or another text table
 ) -> str:
     "Read a table in any common encoding; `CohortError` if it is missing, empty or a workbook"
     if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
@@ -81,8 +81,8 @@ def open_table(
 # %% ../../nbs/datasets/30_cohorts.ipynb #13
 def read_table(
     path:str|Path,              # CSV with commas, semicolons or tabs
-    problems:list|None = None,  # rows with too many cells are noted here and dropped; None raises
-) -> pd.DataFrame:              # all text, stripped; index `row`: the row in the file, 1 is the header
+    problems:list|None = None,  # a sentence for each row with too many cells, which is dropped; None raises
+) -> pd.DataFrame:              # stripped texts; index `row`: row in the file, the header is 1
     "Read a table as text, with the row numbers of a text editor as its index"
     header, reader = open_table(path := Path(path))
     repeated = sorted({name for name in header if name and header.count(name) > 1})
@@ -108,8 +108,8 @@ class Dialect:
     name: str                    # named in errors
     id: str
     sex: str                     # column with M or F, or with True or False if it is called "male"
-    ages: tuple[str, ...] = ()   # averaged; none in a test set without labels
-    months: int = 1              # months in the unit of `ages`
+    ages: tuple[str, ...] = ()   # columns whose mean is the bone age; none: no labels
+    months: int = 1              # factor from the unit of `ages` to months
     split: str|None = None       # the set that a table of this dialect always describes
 
     @property
@@ -140,7 +140,7 @@ def format_missing_columns(
     columns:Iterable[str],  # a table's header
     path:Path,              # named in the sentence
 ) -> str:
-    "One sentence about a header that has no dialect"
+    "Describe in one sentence which columns a header lacks"
     present = {column.casefold() for column in columns}
     missing = {dialect: [c for c in dialect.columns if c.casefold() not in present] for dialect in DIALECTS}
     nearest = min(missing, key=lambda dialect: (len(missing[dialect]), -len(dialect.columns)))
@@ -152,9 +152,9 @@ def format_missing_columns(
 
 # %% ../../nbs/datasets/30_cohorts.ipynb #22
 def detect_dialect(
-    path:Path,     # of a label table
+    path:Path,     # a label table
 ) -> Dialect:
-    "Read the dialect of a label table; `CohortError` names the missing columns"
+    "Read a label table's header and return its dialect; `CohortError` names the missing columns"
     header, _ = open_table(path)
     if dialect := find_dialect(header): return dialect
     raise CohortError(format_missing_columns(header, path))
@@ -171,7 +171,7 @@ def canonical_id(
 
 # %% ../../nbs/datasets/30_cohorts.ipynb #29
 def normalise_labels(
-    table:pd.DataFrame,  # text, of `dialect`
+    table:pd.DataFrame,  # texts, with the columns of `dialect`
     dialect:Dialect,
 ) -> pd.DataFrame:       # id, sex, bone_age (months), unreadable (an age that is not a number); same index
     "Convert a table's ids, sexes and ages to one form, without checking them"
@@ -212,7 +212,7 @@ def validate_rows(
     frame:pd.DataFrame,        # index: rows in the file
     schema:pa.DataFrameSchema,
     source:str|Path,           # named in the sentences
-    problems:list|None,        # appended to, one sentence a bad row; None raises
+    problems:list|None,        # one sentence for each bad row is appended; None raises
 ) -> pd.DataFrame:             # the good rows
     "Keep the rows that a schema accepts, and record one sentence for each of the others"
     try: return schema.validate(frame, lazy=True)
@@ -229,8 +229,8 @@ def validate_rows(
 # %% ../../nbs/datasets/30_cohorts.ipynb #36
 def read_labels(
     path:str|Path,              # CSV of any dialect
-    problems:list|None = None,  # one sentence a bad row is appended and the row dropped; None raises
-) -> pd.DataFrame:              # id, sex, bone_age (months); index `row`: row in the file, 1 is the header
+    problems:list|None = None,  # a sentence for each bad row, which is dropped; None raises
+) -> pd.DataFrame:              # id, sex, bone_age (months); index `row`: row in the file, the header is 1
     "Read a label table of any dialect; `CohortError` names the file and its wrong rows"
     dialect = detect_dialect(path := Path(path))
     labels = normalise_labels(read_table(path, problems), dialect)
@@ -295,7 +295,7 @@ def infer_table_split(
 # %% ../../nbs/datasets/30_cohorts.ipynb #54
 def find_tables(
     index:FolderIndex,
-) -> dict[str|None, Path]:   # set → its label table; None: a table of no particular set
+) -> dict[str|None, Path]:   # set → its label table; None: a table whose set is unknown
     "Find the label table of each set; `CohortError` if there is none, or if a set has several"
     found = {}
     for path in filter(lambda path: path.stat().st_size, index.tables):
@@ -337,7 +337,7 @@ def attach_images(
     split:str|None,          # the set that the table describes
     source:Path,             # the table, named in the sentences
     index:FolderIndex,
-    problems:list|None,      # ids without image; None raises
+    problems:list|None,      # a sentence for each id without image; None raises
 ) -> pd.DataFrame:           # id, path, sex, bone_age, split (empty for training); only rows with an image
     "Add the paths of images to labels"
     paths = labels["id"].map(match_images(labels["id"], split, index))
@@ -356,7 +356,7 @@ def attach_images(
 def find_unlabelled_sets(
     index:FolderIndex,
     tables:dict[str|None, Path],  # of `find_tables`
-) -> list[str]:                   # one sentence a set
+) -> list[str]:                   # one sentence for each such set
     "Find the sets that have images but no label table"
     if None in tables: return []
     counts = {}
@@ -401,8 +401,8 @@ def load_cohort(
     folder:str|Path,                # RSNA's or Kaggle's layout, or any folder with images and one table
     labels:str|Path|None = None,    # the label table, if it can't be found or there are several
     limit:int|None = None,          # maximum number of radiographs, sampled with the sexes and ages of all
-    seed:int = 0,                   # of the sample
-    problems:list|None = None,      # one sentence for everything that is left out; None raises instead
+    seed:int = 0,                   # seed of this sample
+    problems:list|None = None,      # one sentence for each row or set that is left out; None raises
 ) -> pd.DataFrame:                  # id, path, sex, bone_age (months), split: "validation", "test" or empty
     "Load all labelled radiographs of a folder; `CohortError` names what is wrong"
     index = index_folder(folder)
@@ -431,9 +431,9 @@ def _named_table(
 # %% ../../nbs/datasets/30_cohorts.ipynb #78
 def split_cohort(
     cohort:pd.DataFrame,  # id, sex, bone_age, and split if it is already decided
-    validation:int,       # how many of the undecided to hold out for validation
+    validation:int,       # how many radiographs without a split to hold out for validation
     seed:int,
-    test:int = 0,         # how many of the undecided to hold out for the test
+    test:int = 0,         # how many radiographs without a split to hold out for the test
 ) -> pd.DataFrame:        # the same rows with `split` filled
     "Decide the split of every radiograph by sex and age, independently of the order of rows"
     split = pd.Series(None, cohort.index, dtype=object)

@@ -44,7 +44,7 @@ class Workspace:
 
     @property
     def results(self) -> Path:
-        "Folder of the numbers that pages print"
+        "Folder of the numbers that reports print"
         return self.root/"results"
 
     @property
@@ -60,7 +60,7 @@ class Workspace:
 
     @property
     def data_description(self) -> str:
-        "The data of this run in one phrase, for the pages"
+        "The data of this run in one phrase, for reports"
         profile = self.profile
         if profile.cohort.source == "phantoms":
             return "phantoms: synthetic radiographs, which do not measure clinical accuracy"
@@ -114,7 +114,7 @@ def open_workspace(
 def record_problems(
     workspace:Workspace,
     step:str,              # of the pipeline
-    sentences:list[str],   # replace the earlier ones of the same step
+    sentences:list[str],   # one per problem; they replace those of an earlier run of this step
 ):
     "Record the problems that a step of the pipeline found in its input"
     problems = workspace.read_result("problems").get("problems", [])
@@ -125,7 +125,7 @@ def record_problems(
 # %% ../../nbs/datasets/33_workspace.ipynb #25
 def read_problems(
     workspace:Workspace,
-) -> list[str]:           # one sentence a problem
+) -> list[str]:           # one sentence per problem
     "Read the problems of all steps"
     return [problem["sentence"] for problem in workspace.read_result("problems").get("problems", [])]
 
@@ -142,7 +142,7 @@ def data_fingerprint(
 
 # %% ../../nbs/datasets/33_workspace.ipynb #28b
 def versions(
-    packages:tuple = ("torch", "numpy", "opencv-python-headless"),  # those that numbers depend on most
+    packages:tuple = ("torch", "numpy", "opencv-python-headless"),  # packages on which results depend most
 ) -> str:
     "List the versions of Python and of installed packages, as in `Python 3.12, torch 2.13.0`"
     found = [f"Python {sys.version.split()[0]}"]

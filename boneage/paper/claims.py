@@ -360,7 +360,7 @@ def pooled_errors(
     return (rows.predicted - rows.bone_age).abs().groupby(rows.id).mean()
 
 # %% ../../nbs/paper/62_claims.ipynb #53d
-# column of the predictions, its value with the larger MAE, its value with the smaller
+# a column of the predictions, and two of its values: the first has the larger MAE in the paper
 POOLED = (("region", "carpals", "metacarpals"), ("region", "metacarpals", "hand"),
           ("region", "hand", "ensemble"), ("region", "carpals", "ensemble"),
           ("region", "metacarpals", "ensemble"),
@@ -370,7 +370,7 @@ POOLED = (("region", "carpals", "metacarpals"), ("region", "metacarpals", "hand"
 def pooled_claims(
     predictions:pd.DataFrame, # columns of `evaluation.SCHEMA`, registered models and ensembles
 ) -> pd.DataFrame:            # claim, difference (months), low, high, n, p, holm, verdict
-    "Test the order of regions, of heads and of kinds of model, each averaged over all networks"
+    "Test the order of regions, heads and sex of model, with errors averaged over all networks of a group"
     rows, single = [], predictions[predictions["head"] != "both"]
     single = single.assign(kind=np.where(single.sex_model == "both", "both sexes", "own sex"))
     for column, first, second in POOLED:
@@ -417,7 +417,7 @@ GROUP_LABELS = {"male": "male models", "female": "female models", "both": "model
 
 
 def format_claim(
-    row, # of a table of claims: claim, and if present head, sex_model, region, sex and stage
+    row, # columns: claim; optional: head, sex_model, region, sex, stage
 ) -> str:
     "Write a claim as text, such as “males, pre-puberty: MAE(metacarpals) > MAE(carpals)”"
     kinds = [row.get(column) for column in ("head", "sex_model", "region", "sex", "stage")]

@@ -41,7 +41,7 @@ class Estimate:
 
 # %% ../../nbs/paper/60_evaluation.ipynb #08
 def mean_estimate(
-    values,               # one number a radiograph; NaN (no label) is left out
+    values,               # one number per radiograph; NaN (no label) is left out
     coverage:float=0.95,  # of the interval
     resamples:int=2000,   # number of bootstrap samples
     seed:int=0,           # the same seed gives the same interval
@@ -70,8 +70,8 @@ def mean_absolute_error(
 # %% ../../nbs/paper/60_evaluation.ipynb #15
 def mae_difference(
     truth,               # (n,) months
-    first,               # (n,) months, one model's predictions
-    second,              # (n,) months, the other's, same radiographs in the same order
+    first,               # (n,) months, predictions of one model
+    second,              # (n,) months, of the other model, same radiographs in the same order
     coverage:float=0.95, # of the interval
     seed:int=0,
 ) -> Estimate:           # months; above zero: the second model is better
@@ -85,18 +85,18 @@ def mae_difference(
 # %% ../../nbs/paper/60_evaluation.ipynb #18b
 def wilcoxon_p(
     first,   # (n,) absolute errors of one model
-    second,  # (n,) of the other, same radiographs in the same order
+    second,  # (n,) of the other model, same radiographs in the same order
 ) -> float:  # two-sided p; NaN without radiographs
-    "Wilcoxon's signed-rank test of paired errors; 1 where no pair differs"
+    "Wilcoxon's signed-rank test of paired errors; p is 1 if no pair differs"
     difference = np.asarray(first, float) - np.asarray(second, float)
     if not len(difference): return np.nan
     return float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0
 
 # %% ../../nbs/paper/60_evaluation.ipynb #18c
 def add_holm(
-    table:pd.DataFrame, # column p, one comparison a row; NaN: not tested
-) -> pd.DataFrame:      # the same with a column `holm` after it
-    "Adjust the p values of a table for the number of its rows (Holm 1979)"
+    table:pd.DataFrame, # column p, one comparison per row; NaN: not tested
+) -> pd.DataFrame:      # the same with a column `holm` after column p
+    "Adjust the p values of a table for the number of comparisons (Holm 1979)"
     tested, adjusted = table.p.notna().to_numpy(), np.full(len(table), np.nan)
     if tested.any(): adjusted[tested] = multipletests(table.p[tested], method="holm")[1]
     table = table.drop(columns="holm", errors="ignore")
@@ -106,8 +106,8 @@ def add_holm(
 # %% ../../nbs/paper/60_evaluation.ipynb #20
 def baseline_predictions(
     cohort:pd.DataFrame, # id, sex, bone_age (months), split
-) -> pd.DataFrame:       # id, sex, bone_age, predicted, split of all rows outside the training split
-    "Predict the training set's median age of each sex"
+) -> pd.DataFrame:       # id, sex, bone_age, split, predicted: all rows outside the training split
+    "Predict the median age of each sex in the training set"
     train = cohort[cohort.split == "train"]
     missing = set(cohort.sex) - set(train.sex)
     if missing:
@@ -118,10 +118,10 @@ def baseline_predictions(
 
 # %% ../../nbs/paper/60_evaluation.ipynb #24
 def proportion_estimate(
-    hits,                # (n,) bool, one a radiograph
+    hits,                # (n,) bool, one per radiograph
     coverage:float=0.95, # of the interval
 ) -> Estimate:           # value in 0–1
-    "Proportion of radiographs for which something holds, with Wilson's interval"
+    "Proportion of radiographs with a property, with Wilson's interval"
     hits = np.asarray(hits, dtype=bool)
     if not len(hits):
         return Estimate(np.nan, np.nan, np.nan, 0)
@@ -132,7 +132,7 @@ def proportion_estimate(
 def proportion_within(
     truth,        # (n,) months; NaN (no label) is left out
     predicted,    # (n,) months
-    months:float, # largest error that counts as within
+    months:float, # largest error that counts
 ) -> Estimate:    # value in 0–1
     "Proportion of predictions at most `months` from the truth"
     error = np.abs(np.asarray(predicted, float) - np.asarray(truth, float))
@@ -144,8 +144,8 @@ class Agreement:
     "Bland–Altman agreement of prediction and truth, all in months"
     bias: float   # mean of predicted − truth
     low: float    # lower 95 % limit of agreement
-    high: float   # upper
-    slope: float  # change of the difference with each month of the mean of both
+    high: float   # upper 95 % limit of agreement
+    slope: float  # change of the difference per month of the mean of prediction and truth
     n: int        # radiographs
 
 # %% ../../nbs/paper/60_evaluation.ipynb #30
@@ -170,10 +170,10 @@ SCHEMA = ("model", "input", "region", "sex_model", "head", "id", "sex", "bone_ag
 
 
 def gather_predictions(
-    models_folder,        # holds one folder a model, each with predictions.csv
+    models_folder,        # folder with one subfolder per model, each with predictions.csv
     split:str|None=None,  # "validation", "test"; None: all
 ) -> pd.DataFrame:        # columns of SCHEMA, one row for each model and radiograph
-    "All models' predictions in one long table"
+    "Read all models' predictions into one long table"
     tables = []
     for file in sorted(Path(models_folder).glob("*-*-*-*/predictions.csv")):
         name = ModelName.parse(file.parent.name)
@@ -181,7 +181,7 @@ def gather_predictions(
         tables.append(table.assign(model=str(name), input=name.input, region=name.region,
                                    sex_model=name.sex, head=name.head))
     if not tables:
-        raise ValueError(f"{models_folder}: no model has left predictions here; "
+        raise ValueError(f"{models_folder}: found no predictions of a model; "
                          "expected folders like registered-hand-both-regression/predictions.csv")
     gathered = pd.concat(tables, ignore_index=True)[list(SCHEMA)]
     return gathered if split is None else gathered[gathered.split == split].reset_index(drop=True)
@@ -190,7 +190,7 @@ def gather_predictions(
 def ensemble_predictions(
     predictions:pd.DataFrame, # columns of SCHEMA
 ) -> pd.DataFrame:            # same columns; region "ensemble", head "regression", "classification" or "both"
-    "Plain averages over the three regions of the registered models, for each sex and head and across heads"
+    "Unweighted averages over the three regions, for each sex, and for each head and both heads"
     registered = predictions[predictions.input == "registered"]
     found = []
     for head in ("regression", "classification", "both"):
@@ -198,7 +198,7 @@ def ensemble_predictions(
         for sex, rows in members.groupby("sex_model"):
             wide = rows.pivot(index="id", columns="model", values="predicted").dropna()
             if wide.shape[1] != (6 if head == "both" else 3):
-                continue  # a run without every region or head has no such ensemble
+                continue  # this ensemble needs all regions, and both heads if `head` is "both"
             patients = rows.drop_duplicates("id").set_index("id").loc[wide.index]
             patients = patients[["sex", "bone_age", "split"]]
             found.append(patients.assign(
@@ -219,9 +219,9 @@ PAPER_ORDER = {
 
 def sort_in_paper_order(
     table:pd.DataFrame,
-    by,                 # columns to sort by; those in PAPER_ORDER take the paper's order
+    by,                 # columns to sort by, in the paper's order if in PAPER_ORDER
 ) -> pd.DataFrame:
-    "Rows in the paper's order rather than the alphabet's"
+    "Sort rows in the paper's order instead of alphabetically"
     def rank(column):
         order = list(PAPER_ORDER.get(column.name, ()))
         return column.map(order.index) if order else column
@@ -230,10 +230,10 @@ def sort_in_paper_order(
 # %% ../../nbs/paper/60_evaluation.ipynb #46
 def score(
     predictions:pd.DataFrame, # bone_age, predicted (months) and columns of `by`; unlabelled rows are left out
-    by=(),                    # columns whose values make the groups; none: one row for all
+    by=(),                    # columns whose values define the groups; empty: one row for all
     seed:int=0,
 ) -> pd.DataFrame:            # columns of `by`, n, mae, low, high, rmse, bias, within_6, within_12
-    "MAE with its interval, RMSE, bias and proportions within 6 and 12 months for every group"
+    "MAE with its interval, RMSE, bias and proportions within 6 and 12 months, one row per group"
     labelled = predictions[predictions.bone_age.notna()]
     groups = labelled.groupby(list(by), sort=False, observed=True) if by else [((), labelled)]
     rows = []
@@ -247,14 +247,14 @@ def score(
 
 # %% ../../nbs/paper/60_evaluation.ipynb #50
 def estimate_of(
-    row, # of `score`
+    row, # one row of the table from `score`
 ) -> Estimate: # the MAE, months
     "The MAE of one row of `score`"
     return Estimate(float(row.mae), float(row.low), float(row.high), int(row.n))
 
 # %% ../../nbs/paper/60_evaluation.ipynb #54
 def mae_table(
-    scores:pd.DataFrame, # `score` by region, sex_model and head, of one input
+    scores:pd.DataFrame, # from `score` by region, sex_model and head, for one input
 ) -> pd.DataFrame:       # rows hand, carpals, metacarpals, ensemble; columns (head, sex_model); months
     "MAE with regions in rows and models in columns, as in Fig. 5"
     wide = scores.pivot(index="region", columns=["head", "sex_model"], values="mae")
@@ -273,8 +273,8 @@ def add_stage(
 # %% ../../nbs/paper/60_evaluation.ipynb #61a
 def proportions_within_by(
     predictions:pd.DataFrame, # bone_age, predicted (months) and columns of `by`; unlabelled rows are left out
-    by,                       # columns whose values make the groups
-) -> pd.DataFrame:            # columns of `by`, n, and two of text: the proportion with its interval
+    by,                       # columns whose values define the groups
+) -> pd.DataFrame:            # columns of `by`, n, and two columns of text: proportion with interval
     "Proportion of radiographs within half a year and a year of the truth, for every group"
     def format_proportion(group, months):
         found = proportion_within(group.bone_age, group.predicted, months)
@@ -291,30 +291,30 @@ def choose_models(
     head:str,                 # "regression", "classification", or "both" (ensembles only)
     sex_model:str,            # "both", or "own": the male model for males, the female for females
 ) -> pd.DataFrame:            # one row for each region and radiograph
-    "Rows of one model a region"
+    "Keep the predictions of one model for each region and radiograph"
     if sex_model not in ("both", "own"):
-        raise ValueError(f"sex_model is both or own, not {sex_model!r}")
+        raise ValueError(f"sex_model must be both or own, not {sex_model!r}")
     wanted = "both" if sex_model == "both" else predictions.sex.map({"M": "male", "F": "female"})
     chosen = (predictions["head"] == head) & (predictions.sex_model == wanted)
     return predictions[chosen].reset_index(drop=True)
 
 # %% ../../nbs/paper/60_evaluation.ipynb #66
 def key_point_errors(
-    found,       # (n, 3, 2) image px
-    truth,       # (n, 3, 2) image px; NaN where unlabelled
+    found,       # (n, 3, 2) detected key points, image px
+    truth,       # (n, 3, 2) true key points, image px; NaN where unlabelled
     long_sides,  # (n,) px, the longer side of each image
 ) -> np.ndarray: # (n, 3) share of the long side, NaN where unlabelled
-    "Distance of found and true key points as a share of the image's long side"
+    "Distance between detected and true key points, as a share of the image's long side"
     distance = np.linalg.norm(np.asarray(found, float) - np.asarray(truth, float), axis=-1)
     return distance / np.asarray(long_sides, float)[:, None]
 
 # %% ../../nbs/paper/60_evaluation.ipynb #67
 def registration_errors(
     key_points,  # (n, 3, 2) true key points, image px
-    found,       # (n, 3, 3) frame_from_image as detected
-    truth,       # (n, 3, 3) frame_from_image as it should be
+    found,       # (n, 3, 3) detected matrices frame_from_image
+    truth,       # (n, 3, 3) true matrices frame_from_image
 ) -> np.ndarray: # (n, 3) frame px
-    "Distance in the frame between the true key points under the detected and under the true matrix"
+    "Distance in the frame between the true key points, mapped by the detected and by the true matrix"
     return np.array([np.linalg.norm(transform(p, f) - transform(p, t), axis=-1)
                      for p, f, t in zip(np.asarray(key_points, float), found, truth)]).reshape(-1, 3)
 
@@ -323,7 +323,7 @@ def ensemble_weights(
     errors:np.ndarray,    # (k, n) predicted − truth, months
     shrinkage:float=20.0, # strength of the ridge towards equal weights, in radiographs
 ) -> np.ndarray:          # (k,) non-negative, sum 1
-    "Non-negative least-squares weights that sum to one, shrunk towards equal ones"
+    "Non-negative least-squares weights that sum to one, shrunk towards equal weights"
     k = len(errors)
     scale = (errors ** 2).mean()
     if scale == 0:
@@ -340,10 +340,10 @@ def fit_ensemble_rule(
     members,              # k model names
     coverage:float=0.9,   # of the interval
     shrinkage:float=20.0, # see `ensemble_weights`
-    folds:int=5,          # for the errors behind the interval
+    folds:int=5,          # number of folds for the cross-fitted errors
     seed:int=0,
 ) -> EnsembleRule:
-    "Weights and conformal half width of an ensemble, from held-out predictions"
+    "Fit weights and conformal half width of an ensemble on held-out predictions"
     months, truth = np.asarray(months, float), np.asarray(truth, float)
     finite = np.isfinite(months).all() and np.isfinite(truth).all()
     if months.shape != (len(members), len(truth)) or not finite:
@@ -362,9 +362,9 @@ def fit_ensemble_rule(
 # %% ../../nbs/paper/60_evaluation.ipynb #80
 def member_predictions(
     predictions:pd.DataFrame, # columns of SCHEMA
-    key:str,                  # "M", "F" or "none": the patient's sex, if known
+    key:str,                  # "M" or "F": the known sex; "none": unknown sex
 ) -> pd.DataFrame:
-    "Predictions of the models that are members when that sex is known"
+    "Predictions of the models that are members of the ensemble for this sex"
     registered = predictions[predictions.input == "registered"]
     if key == "none":
         return registered[registered.sex_model == "both"]
@@ -374,7 +374,7 @@ def member_predictions(
 # %% ../../nbs/paper/60_evaluation.ipynb #81
 def fit_ensemble_rules(
     predictions:pd.DataFrame, # columns of SCHEMA, held-out (validation) radiographs
-    **settings,               # of `fit_ensemble_rule`
+    **settings,               # passed to `fit_ensemble_rule`
 ) -> dict:                    # {"M": EnsembleRule, "F": …, "none": …}; keys without radiographs are missing
     "One ensemble rule each for male, female and unknown sex"
     rules = {}
@@ -392,9 +392,9 @@ def fit_ensemble_rules(
 def weighted_ensemble_predictions(
     predictions:pd.DataFrame, # columns of SCHEMA
     rules:dict,               # {"M": EnsembleRule, "F": …, "none": …}; a sex without a rule uses "none"
-    sex_known:bool=True,      # False: as if every sex were unknown
+    sex_known:bool=True,      # False: treat every sex as unknown
 ) -> pd.DataFrame:            # id, sex, bone_age, split, predicted, low, high (90 %), all in months
-    "The ensemble's prediction and interval for every radiograph that all members have predicted"
+    "The ensemble's prediction and interval for every radiograph with predictions of all members"
     found = []
     for sexes in (("M",), ("F",)) if sex_known else (("M", "F"),):
         key = sexes[0] if sex_known and sexes[0] in rules else "none"
@@ -416,8 +416,8 @@ def cross_fitted_ensemble_predictions(
     sex_known:bool=True,      # as in `weighted_ensemble_predictions`
     folds:int=5,
     seed:int=0,
-) -> pd.DataFrame:            # as `weighted_ensemble_predictions`
-    "Ensemble predictions of each fold, by rules that were fitted on the other folds"
+) -> pd.DataFrame:            # columns as from `weighted_ensemble_predictions`
+    "Ensemble predictions for each fold, from rules that were fitted on the other folds"
     ids = predictions.id.drop_duplicates().to_numpy()
     folds_of_ids = np.random.default_rng(seed).permutation(len(ids)) % folds
     fold = predictions.id.map(dict(zip(ids, folds_of_ids)))

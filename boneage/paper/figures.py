@@ -49,9 +49,9 @@ DARK, LIGHT, MIDDLE_GREY, ORANGE = "#222222", "#F2F2F2", "#777777", "#E69F00"
 
 
 def format_region(
-    name:str, # of a region, or "ensemble"
+    name:str, # name of a region, or "ensemble"
 ) -> str:
-    "The region with the letter that the paper gives it"
+    "A region's name after its letter in the paper"
     return f"{REGIONS[name].letter} {name}" if name in REGIONS else name
 
 # %% ../../nbs/paper/61_figures.ipynb #08
@@ -64,9 +64,9 @@ def create_axes(
     columns:int=1,
     width:float=6.4,  # inches
     height:float=4.0, # inches
-    **settings,       # of `plt.subplots`
+    **settings,       # passed to `plt.subplots`
 ):
-    "A figure and its array of axes, with this module's letters and lines"
+    "A figure and its array of axes, with this module's fonts and spines"
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained",
                                     squeeze=False, **settings)
@@ -77,10 +77,10 @@ def create_axes(
 def show_radiograph(
     axis,
     image:np.ndarray,          # (H, W), float [0, 1] or uint8
-    mask:np.ndarray|None=None, # bool (H, W), drawn over it
+    mask:np.ndarray|None=None, # bool (H, W), drawn over the image
     title:str="",
 ):
-    "Draw a radiograph in grey without axes; the mask as a tint with an outline"
+    "Draw a radiograph in grey, without axes, and its mask as a tint with an outline"
     top = 255 if image.dtype == np.uint8 else 1
     axis.imshow(image, cmap="gray", vmin=0, vmax=top, interpolation="antialiased")
     if mask is not None and mask.any():
@@ -96,7 +96,7 @@ def show_radiograph(
 def contact_sheet(
     images,          # n images, (H, W) each
     titles=None,     # n strings
-    masks=None,      # n masks, drawn over them
+    masks=None,      # n masks, drawn over the images
     columns:int=6,
     width:float=6.4, # inches
 ) -> Figure:
@@ -117,7 +117,7 @@ def contact_sheet(
 # %% ../../nbs/paper/61_figures.ipynb #16
 def image_rows(
     rows:dict,       # label of the row → list of images (H, W), float [0, 1], uint8 or bool
-    titles=None,     # one for each column
+    titles=None,     # one string for each column
     width:float=6.4, # inches
 ) -> Figure:
     "A grid of images with a label for each row (Fig. 4)"
@@ -139,7 +139,7 @@ def preprocessing_figure(
     originals,   # n images (H, W)
     masks,       # n bool (H, W)
     normalised,  # n images (H, W), masked
-    registered,  # n images of the whole frame, at any one scale
+    registered,  # n registered images, all at the same scale
     titles=None, # n strings
 ) -> Figure:
     "Four rows: original, mask, masked and normalised, registered (Fig. 4)"
@@ -149,8 +149,8 @@ def preprocessing_figure(
 # %% ../../nbs/paper/61_figures.ipynb #21
 def mining_figure(
     labelled:np.ndarray,   # (H, W) a radiograph with a hand-labelled mask
-    label:np.ndarray,      # bool (H, W) that mask
-    new:np.ndarray,        # (h, w) a radiograph without one
+    label:np.ndarray,      # bool (H, W) the labelled mask
+    new:np.ndarray,        # (h, w) a radiograph without a labelled mask
     prediction:np.ndarray, # float (h, w) the network's probability
     mask:np.ndarray,       # bool (h, w) after post-processing
 ) -> Figure:
@@ -173,7 +173,7 @@ MASK_VERDICT_COLOURS = {"kept": "#0072B2", "corrected": "#E69F00", "rejected": "
 def mining_rounds_figure(
     rounds:pd.DataFrame, # round, kept, corrected, rejected, loss, agreement and jaccard (NaN where unknown)
 ) -> Figure:
-    "Masks kept and rejected in each round, the loss, and the agreement with labelled masks"
+    "Masks kept, corrected and rejected in each round, the loss, the agreement of rounds, the Jaccard index"
     measures = [m for m in MINING_MEASURES if m in rounds and rounds[m].notna().any()]
     figure, axes = create_axes(1, 1 + len(measures), 7.2, 2.6)
     bars = axes[0, 0]
@@ -194,8 +194,8 @@ def mining_rounds_figure(
 # %% ../../nbs/paper/61_figures.ipynb #27
 def key_points_figure(
     image:np.ndarray,      # (H, W) the radiograph
-    key_points:np.ndarray, # (3, 2) in its pixels
-    registered:np.ndarray, # (h, w) the whole frame, at any scale
+    key_points:np.ndarray, # (3, 2) in pixels of `image`
+    registered:np.ndarray, # (h, w) the registered image, at any scale
 ) -> Figure:
     "Key points with their registration positions, and the registered hand with its regions (Fig. 2)"
     figure, axes = create_axes(1, 2, 6.4, 4.6)
@@ -208,7 +208,7 @@ def key_points_figure(
 
 
 def _draw_key_points(axis, image, key_points, targets):
-    "The radiograph with its key points, and in white their target positions"
+    "The radiograph with its key points; white: the target positions of tip and capitate"
     show_radiograph(axis, image, title="key points")
     for name, point in zip(KEY_POINTS, np.asarray(key_points)):
         axis.scatter(*point, s=55, color=POINT_COLOURS[name], edgecolors="black", zorder=4,
@@ -218,7 +218,7 @@ def _draw_key_points(axis, image, key_points, targets):
 
 
 def _draw_registered(axis, registered, targets):
-    "The whole frame with target positions and the boxes of the regions"
+    "The registered image with the target positions and the boxes of the regions"
     height, width = FRAME_SHAPE
     axis.imshow(registered, cmap="gray", extent=(-0.5, width - 0.5, height - 0.5, -0.5))
     axis.scatter(*targets.T, s=45, color="white", edgecolors="black", zorder=3)
@@ -233,10 +233,10 @@ def _draw_registered(axis, registered, targets):
 
 # %% ../../nbs/paper/61_figures.ipynb #29a
 def reference_lines(
-    axis,                     # its horizontal axis is an MAE in months
-    baseline:float|None=None, # MAE of the median of the sex, months
+    axis,                     # matplotlib axes with the MAE (months) as x
+    baseline:float|None=None, # MAE of the baseline, months
     readers:tuple|None=None,  # lowest and highest MAE of human readers, months
-    max_ratio:float=np.inf,   # a baseline above so many times the axis's upper limit becomes an annotation
+    max_ratio:float=np.inf,   # above this multiple of the upper limit of x, the baseline is an annotation
 ):
     "Draw the baseline as a line and human readers as a band"
     if baseline is not None and baseline > max_ratio * axis.get_xlim()[1]:
@@ -250,11 +250,11 @@ def reference_lines(
 
 # %% ../../nbs/paper/61_figures.ipynb #30
 def mae_figure(
-    scores:pd.DataFrame,      # `evaluation.score` by region, sex_model, head
-    baseline:float|None=None, # MAE of the median of the sex, months
+    scores:pd.DataFrame,      # from `evaluation.score` by region, sex_model, head
+    baseline:float|None=None, # MAE of the baseline, months
     readers:tuple|None=None,  # lowest and highest MAE of human readers, months
 ) -> Figure:
-    "MAE with interval by model, with baseline and human readers for reference (Fig. 5)"
+    "MAE of each model with its interval, with baseline and human readers for reference (Fig. 5)"
     pairs = [(head, sex) for head in PAPER_ORDER["head"] for sex in PAPER_ORDER["sex_model"]]
     rows = [(h, s) for h, s in pairs if ((scores["head"] == h) & (scores.sex_model == s)).any()]
     figure, axes = create_axes(1, 1, 6.4, 0.55 * len(rows) + 1.4)
@@ -273,23 +273,23 @@ def mae_figure(
 
 
 def _draw_maes(axis, scores, rows):
-    "A dot with its interval for each region in each row (head, sex)"
+    "A marker with its interval for each region in each row (head, sex)"
     names = [r for r in PAPER_ORDER["region"] if r in set(scores.region)]
     for line, name in enumerate(names):
         part = scores[scores.region == name]
         place = np.array([rows.index(pair) for pair in zip(part["head"], part.sex_model)])
-        shifted = (part["head"] != "both").to_numpy()  # across heads there is one dot a row
+        shifted = (part["head"] != "both").to_numpy()  # rows across heads have one dot each
         y = place + 0.17 * (line - (len(names) - 1) / 2) * shifted
         axis.errorbar(part.mae, y, xerr=[part.mae - part.low, part.high - part.mae], fmt=REGION_MARKERS[name],
                       ms=5.5, lw=1.6, color=REGION_COLOURS[name], label=format_region(name))
 
 # %% ../../nbs/paper/61_figures.ipynb #34
 def ablation_figure(
-    scores:pd.DataFrame,     # `evaluation.score` by input
-    baseline:float,          # MAE of the median of the sex, months
+    scores:pd.DataFrame,     # from `evaluation.score` by input
+    baseline:float,          # MAE of the baseline, months
     readers:tuple|None=None, # lowest and highest MAE of human readers, months
 ) -> Figure:
-    "MAE with interval for each preprocessing variant, with the baseline"
+    "MAE with its interval for each input of the ablation, with the baseline"
     figure, axes = create_axes(1, 1, 6.4, 1.2 + 0.4 * len(scores))
     axis = axes[0, 0]
     axis.errorbar(scores.mae, scores.input, xerr=[scores.mae - scores.low, scores.high - scores.mae],
@@ -301,8 +301,8 @@ def ablation_figure(
 
 # %% ../../nbs/paper/61_figures.ipynb #37
 def stages_figure(
-    scores:pd.DataFrame,              # `evaluation.score` by region, sex, stage
-    baselines:pd.DataFrame|None=None, # the same of the median of the sex, by sex and stage
+    scores:pd.DataFrame,              # from `evaluation.score` by region, sex, stage
+    baselines:pd.DataFrame|None=None, # from `evaluation.score` of the baseline, by sex and stage
 ) -> Figure:
     "MAE by stage of skeletal development for each sex; colours and markers stand for regions (Fig. 6)"
     stages = [s for s in PAPER_ORDER["stage"] if s in set(scores.stage)]
@@ -318,7 +318,7 @@ def stages_figure(
         labels = [f"{fill(stage, 13)}\nn = {counts.get(stage, 0)}" for stage in stages]
         axis.set_xticks(range(len(stages)), labels, fontsize=9)
         axis.set(title=SEX_LABELS[sex], ylabel="MAE (months)", xlim=(-0.5, len(stages) - 0.5))
-    axes[0, 0].set_ylim(0, 1.2 * scores.high.max())  # last, as the panels share their scale
+    axes[0, 0].set_ylim(0, 1.2 * scores.high.max())  # last, because the panels share one scale
     marks = {label: mark for axis in axes[:, 0] for mark, label in zip(*axis.get_legend_handles_labels())}
     figure.legend(marks.values(), marks.keys(), loc="outside upper center", ncols=3, **LEGEND)
     return figure
@@ -335,7 +335,7 @@ def _draw_stages(axis, scores, stages, regions):
 
 
 def _draw_baselines(axis, baselines, stages, top):
-    "A line for each stage's baseline; above `top` an annotation, which does not compress the errors"
+    "A line for the baseline of each stage; above `top` an annotation, so that the scale stays readable"
     places, near = baselines.stage.map(stages.index).to_numpy(), (baselines.mae <= top).to_numpy()
     if near.any():
         axis.hlines(baselines.mae[near], places[near] - 0.4, places[near] + 0.4, color=DARK, ls="--", lw=1.2,
@@ -350,10 +350,10 @@ VERDICT_STYLES = {"holds": ("#009E73", "o"), "cannot tell": (MIDDLE_GREY, "D"),
 
 
 def claims_figure(
-    claims:pd.DataFrame, # claim, difference, low, high (months), n, verdict: `claims.list_claims`
-    min_radiographs:int, # rows with fewer radiographs decide nothing and do not widen the scale
+    claims:pd.DataFrame, # claim, difference, low, high (months), n, verdict; as from `claims.list_claims`
+    min_radiographs:int, # rows with fewer radiographs do not widen the scale
 ) -> Figure:
-    "Differences with their intervals, one claim a line"
+    "Differences with their intervals, one row for each claim"
     measured = claims[claims.low.notna()].reset_index(drop=True)
     figure, axes = create_axes(1, 1, 8.0, 1.1 + 0.27 * len(measured))
     axis = axes[0, 0]
@@ -377,7 +377,7 @@ def claims_figure(
 
 
 def _annotate_outliers(axis, rows):
-    "The value of each difference outside the axis's limits, at the edge"
+    "Write the value of each difference outside the axis's limits at the edge"
     for row in rows[~rows.difference.between(*axis.get_xlim())].itertuples():
         left = row.difference < 0
         value = f"{row.difference:.0f}".replace("-", "−")
@@ -390,7 +390,7 @@ def _annotate_outliers(axis, rows):
 def age_figure(
     cohort:pd.DataFrame, # sex, bone_age (months)
 ) -> Figure:
-    "Histogram of bone ages by sex, in half years"
+    "Histogram of bone ages for each sex, in bins of half a year"
     figure, axes = create_axes(1, 1, 6.4, 3.0)
     ages = cohort[cohort.bone_age.notna()]
     for sex, part in ages.groupby("sex"):
@@ -402,7 +402,7 @@ def age_figure(
 
 # %% ../../nbs/paper/61_figures.ipynb #43
 def prediction_figure(
-    predictions:pd.DataFrame, # sex, bone_age, predicted (months); with low and high the interval is drawn
+    predictions:pd.DataFrame, # sex, bone_age, predicted (months); optional: low and high of the interval
 ) -> Figure:
     "Predicted against true bone age"
     figure, axes = create_axes(1, 1, 6.4, 5.2)
@@ -422,7 +422,7 @@ def prediction_figure(
 def bland_altman_figure(
     predictions:pd.DataFrame, # sex, bone_age, predicted (months)
 ) -> Figure:
-    "Difference against mean of prediction and truth, with bias and 95 % limits of agreement"
+    "Difference of prediction and truth against their mean, with bias and 95 % limits of agreement"
     figure, axes = create_axes(1, 1, 6.4, 3.6)
     axis, rows = axes[0, 0], predictions[predictions.bone_age.notna()]
     for sex, part in rows.groupby("sex"):
@@ -440,11 +440,11 @@ def bland_altman_figure(
 # %% ../../nbs/paper/61_figures.ipynb #47
 def key_point_error_figure(
     errors:np.ndarray, # (n, 3) in the order of KEY_POINTS, any unit; NaN where unlabelled
-    x_label:str,       # of the distances, with their unit
+    x_label:str,       # label of the x axis: the distance with its unit
 ) -> Figure:
     "Share of radiographs whose key points lie within a distance of the truth"
     figure, axes = create_axes(1, 1, 6.4, 3.2)
-    colours = POINT_COLOURS | {"middle_tip": ORANGE}  # the yellow of a dot is too light for a line
+    colours = POINT_COLOURS | {"middle_tip": ORANGE}  # the yellow for dots is too light for a line
     for name, column in zip(KEY_POINTS, np.asarray(errors).T):
         sns.ecdfplot(column[~np.isnan(column)], ax=axes[0, 0], color=colours[name], lw=2,
                      label=name.replace("_", " "))
@@ -454,11 +454,11 @@ def key_point_error_figure(
 
 # %% ../../nbs/paper/61_figures.ipynb #47q
 def quantile_figure(
-    quantiles:dict, # by name: values at equally spaced shares from 0 to 1
-    x_label:str,    # of the values, with their unit
-    y_label:str,    # of the shares
+    quantiles:dict, # name → values at equally spaced shares from 0 to 1
+    x_label:str,    # label of the x axis: the values with their unit
+    y_label:str,    # label of the y axis: the shares
 ) -> Figure:
-    "Cumulative distributions of which only quantiles are known"
+    "Cumulative distributions, drawn from their quantiles"
     figure, axes = create_axes(1, 1, 6.4, 3.2)
     for (name, values), colour in zip(quantiles.items(), ("#0072B2", "#E69F00", "#009E73", "#CC79A7")):
         axes[0, 0].plot(values, np.linspace(0, 1, len(values)), color=colour, lw=2, label=name)
@@ -471,7 +471,7 @@ def quantile_figure(
 def group_error_figure(
     rows:pd.DataFrame, # group, MAE, low, high, radiographs
 ) -> Figure:
-    "MAE of groups of radiographs with their intervals"
+    "MAE of each group of radiographs with its interval"
     figure, axes = create_axes(1, 1, 6.4, 0.8 + 0.34*len(rows))
     heights = np.arange(len(rows))[::-1]
     axes[0, 0].errorbar(rows.MAE, heights, xerr=[rows.MAE - rows.low, rows.high - rows.MAE], fmt="o",
@@ -482,7 +482,7 @@ def group_error_figure(
 
 # %% ../../nbs/paper/61_figures.ipynb #49
 def history_figure(
-    history:pd.DataFrame, # one row an epoch, as `training.core.fit` returns it
+    history:pd.DataFrame, # one row per epoch, as `training.core.fit` returns it
     columns=("train_loss", "valid_loss"),
 ) -> Figure:
     "Losses of a fit by epoch"
@@ -500,7 +500,7 @@ def format_assessment(
     result:Assessment,
     sex:str|None=None, # "M", "F" or None
 ) -> str:
-    "Bone age and interval in a line"
+    "Bone age, interval and sex in one line"
     if np.isnan(result.bone_age_months): return "bone age not known"
     months, (low, high) = round(result.bone_age_months), result.interval_months
     between = "" if np.isnan(low) else f", 90 % between {low:.0f} and {high:.0f}"
@@ -512,7 +512,7 @@ def assessment_figure(
     image:np.ndarray,  # (H, W) float in [0, 1], as it was assessed
     result:Assessment,
     sex:str|None=None, # "M", "F" or None
-    title:str="",      # such as the file's name
+    title:str="",      # for example the file's name
 ) -> Figure:
     "Radiograph with mask, key points and regions; the registered regions; the distribution over the months"
     figure = Figure(figsize=(9, 5.6), layout="constrained", dpi=100)  # pyplot is not safe in threads
@@ -528,7 +528,7 @@ def assessment_figure(
 
 
 def _draw_assessed(axis, image, result):
-    "The radiograph, its contrast stretched inside the mask, with mask and key points"
+    "The radiograph with mask and key points; its contrast is stretched to the range inside the mask"
     low, high = np.percentile(image[result.mask] if result.mask.any() else image, [1, 99.5])
     show_radiograph(axis, np.clip((image - low) / max(high - low, 1e-6), 0, 1), result.mask)
     for name, (x, y) in result.key_points.items():
@@ -538,7 +538,7 @@ def _draw_assessed(axis, image, result):
 
 
 def _draw_regions(axes, image, result):
-    "Each region's box on the radiograph, and the region itself with its bone age; empty without registration"
+    "Each region's box on the radiograph, and the region with its bone age; nothing without registration"
     registered = np.isfinite(result.frame_from_image).all()
     contrast = measure_contrast(image, result.mask) if registered else None
     radiograph = RegisteredRadiograph(image, result.mask, contrast, result.frame_from_image)
@@ -556,7 +556,7 @@ def _draw_regions(axes, image, result):
 
 
 def _draw_distribution(axis, result):
-    "The distribution over the months with bone age and interval; a text where there is none"
+    "The distribution over the months with bone age and interval, or a text if there is no bone age"
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.set(yticks=[], xlabel="bone age, months", xticks=range(0, 241, 24), xlim=(0, 240))
     if np.isnan(result.bone_age_months):

@@ -19,7 +19,7 @@ from .maturity import smoothstep
 from .skeleton import Bone, Hand
 
 # %% ../../nbs/synthetic/42_attenuation.ipynb #05
-FIXED_POINT_BITS = 4  # OpenCV's fixed-point bits for corners of polygons: 1/16 pixel
+FIXED_POINT_BITS = 4  # fractional bits of corners in OpenCV: a resolution of 1/16 pixel
 
 def fill_outlines(
     outlines,               # iterable of (n, 2) float, pixels
@@ -36,7 +36,7 @@ def fill_outlines(
 def bone_bounding_box(
     outlines:list,                      # each (n, 2), pixels
     shape:tuple[int, int],              # (H, W) of the canvas
-) -> tuple[int, int, int, int] | None:  # left, top, right, bottom; None outside the canvas
+) -> tuple[int, int, int, int] | None:  # left, top, right, bottom; None if outside the canvas
     "The part of a canvas that a bone covers, with a margin of two pixels"
     points = np.concatenate(outlines)
     left, top = np.maximum(np.floor(points.min(0)).astype(int) - 2, 0)
@@ -45,12 +45,12 @@ def bone_bounding_box(
 
 # %% ../../nbs/synthetic/42_attenuation.ipynb #09
 def tube_path_lengths(
-    depth:np.ndarray,                # (h, w) distance to the outline, pixels; 0 outside
+    depth:np.ndarray,                # (h, w) distance to the outline, pixels; 0 outside the bone
     half:np.ndarray|float,           # half width of the bone, pixels
-    thick:np.ndarray|float,          # half thickness towards the detector, pixels
+    thick:np.ndarray|float,          # half thickness in the direction of the rays, pixels
     cortex:np.ndarray|float,         # thickness of the cortex, pixels
-) -> tuple[np.ndarray, np.ndarray]:  # of cortex and of marrow, pixels
-    "Path lengths of a ray through a flattened tube"
+) -> tuple[np.ndarray, np.ndarray]:  # path lengths in cortex and in marrow, pixels
+    "Path lengths of each pixel's ray through a flattened tube"
     off_axis = np.maximum(half - depth, 0)
     inside = np.maximum(half - cortex, 1e-3)
     across, within = off_axis/np.maximum(half, 1e-3), off_axis/inside
@@ -61,10 +61,10 @@ def tube_path_lengths(
 # %% ../../nbs/synthetic/42_attenuation.ipynb #12
 def position_along_axis(
     bone:Bone,
-    canvas_from_hand:np.ndarray,  # 3×3
+    canvas_from_hand:np.ndarray,  # 3×3, from hand units to canvas pixels
     window:tuple,                 # left, top, right, bottom
 ) -> np.ndarray:                  # (h, w) 0 at the start of the axis, 1 at its end
-    "The place of a window's pixels along the axis of a bone"
+    "The position of each pixel of a window along the axis of a bone"
     start, end = transform(bone.axis, canvas_from_hand)
     step = (end - start)/np.sum((end - start)**2)
     left, top, right, bottom = window
@@ -74,10 +74,10 @@ def position_along_axis(
 # %% ../../nbs/synthetic/42_attenuation.ipynb #15
 def growth_plate_line(
     bone:Bone,
-    place:np.ndarray,  # (h, w) along the axis, 0 … 1
-    depth:np.ndarray,  # (h, w) from the side (0) to the axis (1)
-    zoom:float,        # canvas pixels in a hand unit
-) -> np.ndarray:       # (h, w) relative change of the bone's absorption: below 0 dark, above 0 bright
+    place:np.ndarray,  # (h, w) position along the axis, 0 … 1
+    depth:np.ndarray,  # (h, w) 0 at the side of the bone … 1 on its axis
+    zoom:float,        # canvas pixels per hand unit
+) -> np.ndarray:       # (h, w) relative change of the absorption: negative dark, positive bright
     "The line that a growth plate leaves in a bone"
     spot, scar, still_open, thickness = bone.growth_plate
     if scar == 0 and still_open == 0: return np.float32(0)
@@ -90,15 +90,15 @@ def growth_plate_line(
     return line
 
 # %% ../../nbs/synthetic/42_attenuation.ipynb #18
-# absorption of a hand unit of cortex, of spongy bone at the ends, of marrow in the shaft; soft tissue has 1
+# absorption per path length, relative to soft tissue: cortex, spongy bone at both ends, marrow at mid-shaft
 CORTEX, SPONGY_BONE, MARROW = 4.2, 1.35, 0.85
 
 def bone_absorption(
     bone:Bone,
-    canvas_from_hand:np.ndarray,       # 3×3
-    grain:np.ndarray,                  # (H, W) of the canvas, about 1
-) -> tuple[tuple, np.ndarray] | None:  # window (left, top, right, bottom) and its pixels (h, w)
-    "The absorption of a bone in hand units of soft tissue; None where it lies outside the canvas"
+    canvas_from_hand:np.ndarray,       # 3×3, from hand units to canvas pixels
+    grain:np.ndarray,                  # (H, W) texture over the canvas, mean about 1
+) -> tuple[tuple, np.ndarray] | None:  # window (left, top, right, bottom), absorption (h, w)
+    "Absorption of a bone, as the thickness of soft tissue (hand units) that absorbs as much; None if outside"
     outlines = [transform(outline, canvas_from_hand) for outline in bone.outlines]
     window = bone_bounding_box(outlines, grain.shape)
     if window is None: return None
@@ -125,7 +125,7 @@ def bone_absorption(
 # %% ../../nbs/synthetic/42_attenuation.ipynb #21
 def trabecular_texture(
     shape:tuple[int, int],         # (H, W) of the canvas
-    canvas_from_hand:np.ndarray,   # 3×3
+    canvas_from_hand:np.ndarray,   # 3×3, from hand units to canvas pixels
     random:np.random.RandomState,
     strength:float=0.10,           # standard deviation
 ) -> np.ndarray:                   # float32 (H, W), mean about 1
@@ -159,9 +159,9 @@ def capsule_outlines(
 # %% ../../nbs/synthetic/42_attenuation.ipynb #26
 def hand_coverage(
     hand:Hand,
-    image_from_hand:np.ndarray,  # 3×3
+    image_from_hand:np.ndarray,  # 3×3, from hand units to image pixels
     shape:tuple[int, int],       # (H, W)
-) -> np.ndarray:                 # float32 (H, W), 0 … 1; one half at the skin
+) -> np.ndarray:                 # float32 (H, W), 0 … 1; 0.5 at the skin
     "Smoothed coverage of the image by the hand"
     zoom, pad = zoom_of(image_from_hand), 8
     outlines = [hand.palm]
@@ -183,11 +183,11 @@ def _thickness(x, y):
             + 0.02*np.exp(-((x + .3)/.1)**2 - ((y - .45)/.25)**2))
 
 def soft_tissue_thickness(
-    field:np.ndarray,              # (H, W) of `hand_coverage`
-    image_from_hand:np.ndarray,    # 3×3
+    field:np.ndarray,              # (H, W) coverage from `hand_coverage`
+    image_from_hand:np.ndarray,    # 3×3, from hand units to image pixels
     soft_tissue_factor:float=1.,
 ) -> np.ndarray:                   # float32 (H, W), hand units
-    "Path length through soft tissue; computed at a quarter of the resolution, except for the rim"
+    "Path length through soft tissue, computed at a quarter of the resolution except near the skin"
     height, width = field.shape
     zoom = zoom_of(image_from_hand)
     back = np.linalg.inv(image_from_hand)
@@ -210,10 +210,10 @@ def soft_tissue_thickness(
 # %% ../../nbs/synthetic/42_attenuation.ipynb #32
 def compute_path_lengths(
     hand:Hand,
-    image_from_hand:np.ndarray,                  # 3×3
+    image_from_hand:np.ndarray,                  # 3×3, from hand units to image pixels
     shape:tuple[int, int],                       # (H, W)
     random:np.random.RandomState,
-    oversampling:int=2,                          # canvas pixels along a side of an image pixel
+    oversampling:int=2,                          # canvas pixels per image pixel, in each direction
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # soft tissue, bone, mask; (H, W)
     "Path lengths through soft tissue and bone in hand units, float32, and the exact mask, bool"
     field = hand_coverage(hand, image_from_hand, shape)
@@ -226,7 +226,7 @@ def compute_path_lengths(
         if rendered is None: continue
         (left, top, right, bottom), absorbed = rendered
         under = canvas[top:bottom, left:right]
-        under += absorbed - np.float32(0.65)*np.minimum(under, absorbed)  # overlapping bones are thinner
+        under += absorbed - np.float32(0.65)*np.minimum(under, absorbed)  # overlapping bones are each thinner
     bones = cv2.GaussianBlur(cv2.resize(canvas, shape[::-1], interpolation=cv2.INTER_AREA), (0, 0), 0.5)
     soft_tissue_factor = 0.76 + 0.24*smoothstep(hand.maturity.bone_age, 0, 110)
     return soft_tissue_thickness(field, image_from_hand, soft_tissue_factor), bones*mask, mask

@@ -22,33 +22,33 @@ from .exposure import DefectRates, parse_rates, sample_defects, simulate_exposur
 
 # %% ../../nbs/synthetic/45_composites.ipynb #05
 def read_cut_out(
-    path:str|Path,                               # a registered hand on black
+    path:str|Path,                               # image of a registered hand on black
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # float32 (h, w), mask bool (h, w), key points (3, 2)
-    "Image, mask and key points of a cut-out, registered hand; NaN for points that are unknown"
+    "Read image, mask and key points of a cut-out, registered hand; unknown points are NaN"
     image = read_radiograph(path)
     mask = cv2.erode(np.uint8(largest_component(image > 0.03)), np.ones((3, 3), np.uint8)) > 0
     scale = image.shape[0]/FRAME_SHAPE[0]
     points = np.array([FRAME_TIP, FRAME_CAPITATE, (np.nan, np.nan)], float)
     top = np.flatnonzero(mask.any(1))[0]/scale if mask.any() else np.inf
-    if abs(top - FRAME_TIP[1]) > 60: points[:] = np.nan  # the finger's tip is not where the frame puts it
+    if abs(top - FRAME_TIP[1]) > 60: points[:] = np.nan  # the fingertip is not at its position in the frame
     return image, mask, (points + .5)*scale - .5
 
 # %% ../../nbs/synthetic/45_composites.ipynb #09
 def is_complete_hand(
     mask:np.ndarray,  # bool (h, w)
 ) -> bool:
-    "Whether the hand leaves its image only at the bottom, where the forearm does"
+    "Whether the hand touches no border of its image but the lower one, at the forearm"
     return not (mask[:3].any() or mask[:, :3].any() or mask[:, -3:].any())
 
 # %% ../../nbs/synthetic/45_composites.ipynb #12
 def _sample_placement(mask, tilt, small, width, random):
-    "Sample the position of the hand and the height of the image: radiograph_from_hand, (H, W)"
+    "Sample the position of the hand and the height of the image; returns radiograph_from_hand and (H, W)"
     turned = transform(np.argwhere(mask[::8, ::8])[:, ::-1]*8., rotation(tilt))
     (left, top), (right, bottom) = turned.min(0), turned.max(0)
     zoom = small*random.uniform(.6, .92)*width/(right - left)
     above = random.uniform(.02, .18)*width
     margin = width - zoom*(right - left)
-    lost = abs(np.sin(np.radians(tilt)))*mask.shape[1]*.3  # a tilted forearm ends in a slope
+    lost = abs(np.sin(np.radians(tilt)))*mask.shape[1]*.3  # the cut end of a tilted forearm is a slope
     height = above + zoom*((bottom - top)*(1 - random.uniform(.02, .12)) - lost)
     corner = translation(random.uniform(.05, .95)*margin, above)
     matrix = compose(corner, np.diag([zoom, zoom, 1.]), translation(-left, -top), rotation(tilt))
@@ -65,14 +65,14 @@ def _turn(radiograph, mask, points, quarters, mirrored):
     return np.ascontiguousarray(radiograph), np.ascontiguousarray(mask), points
 
 def compose_radiograph(
-    image:np.ndarray,                            # of `read_cut_out`
-    mask:np.ndarray,                             # of `read_cut_out`
-    points:np.ndarray,                           # of `read_cut_out`
+    image:np.ndarray,                            # image of a hand, from `read_cut_out`
+    mask:np.ndarray,                             # its mask
+    points:np.ndarray,                           # its key points
     random:np.random.RandomState,
-    width:int=400,                               # of the radiograph before quarter turns, pixels
-    rates:DefectRates|None=None,                 # None: real rates
+    width:int=400,                               # width of the radiograph before quarter turns, pixels
+    rates:DefectRates|None=None,                 # None: the rates of real radiographs
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # uint8 (H, W), mask bool (H, W), key points (3, 2)
-    "A radiograph with a cut-out hand and simulated defects"
+    "Compose a radiograph from a cut-out hand and simulated defects"
     defects = sample_defects(parse_rates(rates), random)
     quarters = round(defects.angle/90) % 4
     tilt = defects.angle - 90*round(defects.angle/90)
@@ -94,7 +94,7 @@ def _read_complete_hands(folder, without):
              if path.suffix.lower() in (".jpg", ".jpeg", ".png") and path.stem not in set(without)]
     hands = [hand for hand in map(read_cut_out, files) if is_complete_hand(hand[1])]
     if not hands:
-        raise ValueError(f"{folder}: found no complete hand; expected registered radiographs on black.")
+        raise ValueError(f"{folder}: found no complete hand; expected registered hands on black.")
     return hands
 
 def write_composites(
@@ -102,10 +102,10 @@ def write_composites(
     folder:str|Path,         # folder for radiographs and masks
     n:int,                   # number of composites
     seed:int=0,
-    width:int=400,           # of a radiograph, pixels
-    without=(),              # ids of hands to leave out, since the data has their original radiographs
-) -> pd.DataFrame:           # id, path, mask, key points, as in `annotations.csv`
-    "Compose n radiographs from the complete hands of a folder; files that exist stay"
+    width:int=400,           # width of a radiograph, pixels
+    without=(),              # ids of hands to leave out, as the data has their original radiographs
+) -> pd.DataFrame:           # columns id, path, mask and key points, as in `annotations.csv`
+    "Compose n radiographs from the complete hands of a folder; existing files are kept"
     hands, folder, rows = _read_complete_hands(cut_out_hands, without), Path(folder), []
     for name in ("radiographs", "masks"): (folder/name).mkdir(parents=True, exist_ok=True)
     for i in range(n):

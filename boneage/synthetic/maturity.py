@@ -20,8 +20,8 @@ import numpy as np
 @cache
 def reference_table(
     name:str,           # file name in boneage/data without its ending
-) -> tuple[dict, ...]:  # one dict a row, all values as text
-    "Read a reference table that ships with the package"
+) -> tuple[dict, ...]:  # one dict per row, all values as text
+    "Read a reference table of the package"
     with (files("boneage")/"data"/f"{name}.csv").open(encoding="utf-8") as file:
         return tuple(csv.DictReader(file))
 
@@ -37,7 +37,7 @@ CENTRES = CARPALS + TUBULAR + FOREARM + ("sesamoid_adductor",)
 def ossification_table(
     sex:str,                                      # "M" or "F"
 ) -> dict[tuple[str, str], tuple[float, float]]:  # (bone, "appear" or "fuse") → mean and SD, months
-    "When centres appear and growth plates have closed"
+    "The ages at which centres appear and growth plates have closed"
     if sex not in ("M", "F"): raise ValueError(f'Sex is "M" or "F", not {sex!r}.')
     rows = [row for row in reference_table("ossification") if row["sex"] == sex]
     return {(row["bone"], row["event"]): (float(row["mean_months"]), float(row["sd_months"])) for row in rows}
@@ -45,13 +45,13 @@ def ossification_table(
 # %% ../../nbs/synthetic/40_maturity.ipynb #13
 @dataclass(frozen=True)
 class Maturity:
-    "A child's bone age and the ages of its ossification events"
+    "A child's sex, bone age and age at each ossification event"
     sex: str          # "M" or "F"
     bone_age: float   # months
     event_ages: dict  # (bone, "appear" or "fuse") → months
 
     def months_since(self, bone:str, event:str) -> float:
-        "Months since an event: negative before it, minus infinity where the bone has no such event"
+        "Months since an event: negative before it, minus infinity if the bone has no such event"
         return self.bone_age - self.event_ages.get((bone, event), math.inf)
 
     @property
@@ -65,13 +65,13 @@ class Maturity:
         return tuple(bone for bone in TUBULAR + FOREARM if self.months_since(bone, "fuse") >= 0)
 
 # %% ../../nbs/synthetic/40_maturity.ipynb #16
-ASYNCHRONY = 0.4  # share of the table's SD by which events vary among hands of one bone age; a design choice
+ASYNCHRONY = 0.4  # factor on the table's SD: events vary less among hands of one bone age; a design choice
 
 def sample_maturity(
     sex:str,                                 # "M" or "F"
     bone_age:float,                          # months
     random:np.random.RandomState|None=None,  # None: every event at its mean age
-    asynchrony:float=ASYNCHRONY,             # share of the table's SD
+    asynchrony:float=ASYNCHRONY,             # factor on the table's SD
 ) -> Maturity:
     "Sample a child of this sex and bone age whose events deviate a little from the mean"
     table = ossification_table(sex)
@@ -83,9 +83,9 @@ def sample_maturity(
 
 # %% ../../nbs/synthetic/40_maturity.ipynb #21
 def smoothstep(
-    x:float,     # any
-    low:float,   # where the rise begins
-    high:float,  # where it ends
+    x:float,     # any number
+    low:float,   # x at which the rise begins
+    high:float,  # x at which the rise ends
 ) -> float:      # 0 … 1
     "A smooth rise from 0 at `low` to 1 at `high`"
     u = min(1., max(0., (x - low)/(high - low)))
@@ -94,9 +94,9 @@ def smoothstep(
 # %% ../../nbs/synthetic/40_maturity.ipynb #23
 def centre_size(
     maturity:Maturity,
-    bone:str,          # a carpal or the sesamoid
-) -> float:            # share of the adult size relative to the hand; 0 before it appears
-    "The size of a round centre"
+    bone:str,          # of CARPALS, or "sesamoid_adductor"
+) -> float:            # share of the adult size, relative to the hand; 0 before the centre appears
+    "The size of a carpal or the sesamoid"
     months_since = maturity.months_since(bone, "appear")
     if months_since <= 0: return 0.
     tau = 42. if maturity.sex == "M" else 34.  # months
@@ -105,13 +105,13 @@ def centre_size(
 # %% ../../nbs/synthetic/40_maturity.ipynb #26
 @dataclass(frozen=True)
 class Epiphysis:
-    "Shape of an epiphysis and its growth plate, in shares; the defaults hold before it appears"
-    width: float = 0.   # of the shaft's end
-    height: float = 0.  # of the adult height
+    "Shape of an epiphysis and its growth plate, as fractions; by default before the epiphysis appears"
+    width: float = 0.   # share of the width of the shaft's end
+    height: float = 0.  # share of the adult height
     cap: float = 0.     # 0: flat … 1: the rims bend over the shaft
     gap: float = 1.     # growth plate: 1 open … 0 closed
     bridge: float = 0.  # share of the growth plate's width crossed by bone
-    scar: float = 0.    # brightness of the closing line
+    scar: float = 0.    # brightness of the line at the closing growth plate
 
 # %% ../../nbs/synthetic/40_maturity.ipynb #28
 def epiphysis_state(
@@ -121,7 +121,7 @@ def epiphysis_state(
     "The state of a bone's epiphysis and growth plate"
     months_since, remaining = maturity.months_since(bone, "appear"), -maturity.months_since(bone, "fuse")
     if months_since <= 0: return Epiphysis()
-    span = months_since + max(0., remaining - 62)  # from its appearance until it is as wide as the shaft
+    span = months_since + max(0., remaining - 62)  # from a dot to the width of the shaft
     grown = 1. if remaining < 62 else (months_since/span)**(0.30 if bone == "distal_radius" else 0.40)
     bridging = 15. if bone in TUBULAR else 26.     # months from the first bridge to closure
     return Epiphysis(
@@ -139,8 +139,8 @@ ADULT_UNIT_MM = {"M": 103., "F": 93.}  # millimetres in an adult's hand unit; as
 def hand_unit_mm(
     sex:str,         # "M" or "F"
     bone_age:float,  # months
-) -> float:          # millimetres
-    "The length of a hand unit at a bone age"
+) -> float:
+    "The length of a hand unit at a bone age, in millimetres"
     rows = [row for row in reference_table("relative_size") if row["sex"] == sex]
     points = [(float(row["bone_age_months"]), float(row["fraction_of_adult_length"])) for row in rows]
     return ADULT_UNIT_MM[sex]*float(np.interp(bone_age, *zip(*points)))
@@ -148,7 +148,7 @@ def hand_unit_mm(
 # %% ../../nbs/synthetic/40_maturity.ipynb #36
 def joint_template(
     bone_age:float,                   # months
-) -> dict[str, tuple[float, float]]:  # joint → (x to the thumb, y to the fingers), hand units
+) -> dict[str, tuple[float, float]]:  # joint → (x towards the thumb, y towards the fingers), hand units
     "Median positions of the joints in real hands, interpolated between age bands"
     bands = {}
     for row in reference_table("joint_template"):

@@ -49,18 +49,18 @@ class Phantom:
     key_points: np.ndarray        # (3, 2) middle tip, capitate, thumb tip; (x, y) pixels; may lie outside
     sex: str                      # "M" or "F"
     bone_age: float               # months
-    frame_from_image: np.ndarray  # 3×3
-    mirrored: bool                # the thumb is on the left
+    frame_from_image: np.ndarray  # 3×3 matrix of the registration
+    mirrored: bool                # the image is mirrored: the thumb of the upright hand is on the left
     millimetres_per_pixel: float
-    regions: dict                 # name → (4, 2) corners in the image, clockwise from the frame's upper left
-    whole: bool                   # fingertips and wrist are in the image and in the exposed field
+    regions: dict                 # name → (4, 2) corners in the image, in the order of `true_registration`
+    whole: bool                   # fingertips and wrist are in the image and visible
     defects: dict                 # fields of boneage.synthetic.exposure.Defects
 
 # %% ../../nbs/synthetic/44_phantoms.ipynb #08
 @cache
 def label_histogram(
     split:str="train",                           # "train", "val" or "test"
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (n,) sex is male, lower bound of the bin in months, share
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (n,) arrays: male or not, start of the bin (months), share
     "The labels of the RSNA data by sex, in bins of six months"
     rows = [row for row in reference_table("rsna_label_hist_6mo") if row["split"] == split]
     male = np.array([row["sex"] == "M" for row in rows])
@@ -70,7 +70,7 @@ def label_histogram(
 # %% ../../nbs/synthetic/44_phantoms.ipynb #10
 def sample_label(
     random:np.random.RandomState,
-    split:str="train",             # of the histogram
+    split:str="train",             # "train", "val" or "test"
 ) -> tuple[str, float]:            # sex, bone age in months
     "Sample sex and bone age from the distribution of the RSNA labels"
     male, low, share = label_histogram(split)
@@ -101,8 +101,8 @@ def is_complete_hand(
 def true_registration(
     key_points:np.ndarray,     # (3, 2) pixels
     mirrored:bool,
-) -> tuple[np.ndarray, dict]:  # frame_from_image 3×3; region name → (4, 2) corners in the image
-    "The exact registration of the key points, and the paper's regions in the image"
+) -> tuple[np.ndarray, dict]:  # frame_from_image 3×3; region name → (4, 2) corners in the image, clockwise
+    "The exact registration matrix from the key points, and the corners of the paper's regions in the image"
     targets = np.array([FRAME_TIP, FRAME_CAPITATE], float)
     frame_from_image = fit_similarity(key_points[:2], targets, mirrored)
     image_from_frame, regions = invert(frame_from_image), {}
@@ -114,12 +114,12 @@ def true_registration(
 
 # %% ../../nbs/synthetic/44_phantoms.ipynb #20
 def make_phantom(
-    seed:int,                  # of the collection
-    index:int,                 # in the collection
+    seed:int,                  # seed of the collection
+    index:int,                 # number in the collection
     shape:tuple=(512, 400),    # (H, W) of the image
     bone_age:float|None=None,  # months; None: sampled
     sex:str|None=None,         # "M" or "F"; None: sampled
-    defects=None,              # Defects, DefectRates, a dict of rates ({}: clean, upright), None: real rates
+    defects=None,              # Defects, DefectRates, a dict of rates ({}: none, upright), None: RSNA's rates
 ) -> Phantom:
     "Generate one phantom, the same for the same seed and index"
     label, child, radiograph, texture = random_streams(seed, index)
@@ -145,7 +145,7 @@ def sample_image_shape(
     index:int,
     shape:tuple=(512, 400),  # the usual size
 ) -> tuple[int, int]:        # (H, W)
-    "The size of one image: half of them usual, the others larger, smaller, wider or narrower"
+    "Sample an image's size: half of the images have the usual size, the others vary in scale and aspect"
     random = np.random.RandomState([seed, index, 9])
     if random.random_sample() < .5: return tuple(shape)
     scale, aspect = random.uniform(.8, 1.25), random.uniform(.85, 1.15)
@@ -155,7 +155,7 @@ def sample_image_shape(
 def phantom_row(
     identity:str,
     phantom:Phantom,
-) -> dict:            # flat: the columns of all tables
+) -> dict:            # column → value, for the columns of all tables
     "The labels of a phantom as one row"
     (mx, my), (cx, cy), (tx, ty) = np.round(phantom.key_points, 3).tolist()
     height, width = phantom.image.shape
@@ -172,11 +172,11 @@ def phantom_row(
 # %% ../../nbs/synthetic/44_phantoms.ipynb #36
 def write_phantom(
     index:int,
-    folder:Path,   # of the data set
-    make,          # index → Phantom
+    folder:Path,   # folder of the data set
+    make,          # function: index → Phantom
     first:int=1,   # id of index 0
-) -> dict:         # its row
-    "Write a phantom's radiograph, mask and row; files that exist stay"
+) -> dict:         # the phantom's row
+    "Write a phantom's radiograph, mask and row; if the row exists, only read it"
     identity, folder = str(first + index), Path(folder)
     rows = folder/"rows"/f"{identity}.json"
     if rows.exists(): return json.loads(rows.read_text())
@@ -193,7 +193,7 @@ def write_table(
     rows:list[dict],
     columns:list[str],
 ) -> None:
-    "Write some columns of rows as a CSV file"
+    "Write the given columns of rows as a CSV file"
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -205,14 +205,14 @@ LABELS = ["id", "boneage", "male"]
 POINTS = ["id", "middle_tip_x", "middle_tip_y", "capitate_x", "capitate_y", "thumb_tip_x", "thumb_tip_y"]
 
 def write_collection(
-    folder,         # of the data set
+    folder,         # folder of the data set
     n:int,          # number of phantoms
-    make,           # index → Phantom; picklable when workers > 1
+    make,           # function: index → Phantom; picklable if workers > 1
     workers:int=2,  # processes
     progress=None,  # called with the number written so far
     first:int=1,    # id of index 0
 ) -> Path:          # the folder
-    "Write phantoms with their labels in RSNA's layout; a stopped run resumes"
+    "Write phantoms with their labels in RSNA's layout; continue after an interruption"
     folder = Path(folder)
     for name in ("boneage-training-dataset", "masks", "rows"):
         (folder/name).mkdir(parents=True, exist_ok=True)
@@ -223,7 +223,7 @@ def write_collection(
             rows.append(row)
             if progress: progress(len(rows))
 
-    if workers > 1 and n > 32:  # for fewer, the start of processes takes longer than they save
+    if workers > 1 and n > 32:  # for fewer phantoms, starting processes costs more time than it saves
         with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
             collect(pool.map(job, range(n), chunksize=8))
     else: collect(map(job, range(n)))
@@ -244,7 +244,7 @@ def make_phantom_of_sampled_shape(
     return make_phantom(seed, index, sample_image_shape(seed, index, shape), defects=defects)
 
 def write_phantoms(
-    folder,                  # of the data set
+    folder,                  # folder of the data set
     n:int,                   # number of phantoms
     seed:int=0,
     shape:tuple=(512, 400),  # the usual size
@@ -270,7 +270,7 @@ def hard_phantom(
     if not 0 <= i < HARD_COUNT:
         raise ValueError(f"The frozen test set has phantoms 0 … {HARD_COUNT - 1}, not {i}.")
     male, low, share = label_histogram("test")
-    quantile = (i*137 % HARD_COUNT + 0.5)/HARD_COUNT  # evenly over the histogram, in mixed order
+    quantile = (i*137 % HARD_COUNT + 0.5)/HARD_COUNT  # evenly spread over the histogram, in mixed order
     row = int(np.searchsorted(share.cumsum(), quantile))
     age = low[row] + np.random.RandomState([HARD_SEED, i, 8]).randint(0, 6)
     shape = sample_image_shape(HARD_SEED, i)
@@ -279,7 +279,7 @@ def hard_phantom(
 # %% ../../nbs/synthetic/44_phantoms.ipynb #48
 def format_hard_record(
     i:int,
-) -> str:    # one line
+) -> str:    # one line of text
     "The frozen properties of one hard phantom"
     phantom = hard_phantom(i)
     points = " ".join(f"{value:.1f}" for value in (phantom.key_points + 0.003).ravel())
@@ -292,17 +292,17 @@ def format_hard_record(
 def fingerprint(
     records,   # iterable of lines
 ) -> str:      # 64 hexadecimal digits
-    "SHA-256 over lines"
+    "SHA-256 of lines of text"
     return hashlib.sha256("\n".join(records).encode()).hexdigest()
 
 # %% ../../nbs/synthetic/44_phantoms.ipynb #52
-def read_hard_fingerprint() -> dict:  # "fingerprint" of all, "first" of the first 20, "counts" of defects
+def read_hard_fingerprint() -> dict:  # "fingerprint" (of all), "first" (of 20), "counts" (of each defect)
     "Read the recorded fingerprint of the frozen test set"
     return json.loads((files("boneage")/"data"/"hard.json").read_text(encoding="utf-8"))
 
 # %% ../../nbs/synthetic/44_phantoms.ipynb #55
 def write_hard_phantoms(
-    folder,          # of the data set
+    folder,          # folder of the data set
     workers:int=2,   # processes
     progress=None,   # called with the number written so far
 ) -> Path:           # the folder

@@ -31,24 +31,24 @@ from boneage.synthetic.maturity import (
 # %% ../../nbs/synthetic/41_skeleton.ipynb #05
 @dataclass(frozen=True)
 class Bone:
-    "Outlines of a bone and its material"
+    "Outlines of a bone and the properties that determine its grey values"
     name: str
     outlines: tuple                    # each (n, 2), hand units, closed
-    axis: np.ndarray | None = None     # (2, 2) its ends, that at the growth plate first; None: a round bone
-    profile: np.ndarray | None = None  # (2, n): place along the axis 0 … 1, half width in hand units
+    axis: np.ndarray | None = None     # (2, 2) both ends, first that at the growth plate; None: a round bone
+    profile: np.ndarray | None = None  # (2, n): position along the axis 0 … 1; half width, hand units
     cortex: float = 0.012              # thickness at mid-shaft, hand units
-    mineralisation: float = 1.         # factor on what the bone absorbs
-    # growth plate: place along the axis, brightness of its closing line,
-    # share of its width that is open, half thickness (hand units)
+    mineralisation: float = 1.         # factor on the absorption of the bone
+    # growth plate: position along the axis 0 … 1, brightness of the line at the closing growth plate,
+    # share of its width that is still open, half thickness (hand units)
     growth_plate: tuple = (0., 0., 0., 0.)
 
 # %% ../../nbs/synthetic/41_skeleton.ipynb #08
 @cache
 def corner_cutting_matrix(
     n:int,        # corners of the polygon
-    times:int,    # how often corners are cut
+    times:int,    # rounds of corner cutting
 ) -> np.ndarray:  # (n·2**times, n)
-    "The matrix that takes the corners of a polygon to its rounded outline"
+    "The matrix that computes a rounded outline from the corners of a polygon"
     matrix = np.eye(n)
     for _ in range(times):
         following = np.roll(matrix, -1, 0)
@@ -58,23 +58,23 @@ def corner_cutting_matrix(
 # %% ../../nbs/synthetic/41_skeleton.ipynb #10
 def rounded(
     corners:np.ndarray,  # (n, 2) closed polygon
-    times:int=2,         # how often corners are cut
+    times:int=2,         # rounds of corner cutting
 ) -> np.ndarray:         # (n·2**times, 2)
     "A polygon with rounded corners"
     return corner_cutting_matrix(len(corners), times) @ np.asarray(corners, float)
 
 # %% ../../nbs/synthetic/41_skeleton.ipynb #12
 def placed(
-    shape:np.ndarray,      # (n, 2) (across, along)
-    start:np.ndarray,      # (2,) origin
-    direction:np.ndarray,  # (2,) unit vector of "along"
+    shape:np.ndarray,      # (n, 2): positions across and along the direction
+    start:np.ndarray,      # (2,) position of the shape's origin
+    direction:np.ndarray,  # (2,) unit vector
 ) -> np.ndarray:           # (n, 2)
-    "A shape laid along a direction, with positive `across` to its right"
+    "Place a shape along a direction; positive `across` is to the right of the direction"
     right = np.array([direction[1], -direction[0]])
     return np.asarray(start) + shape[:, :1]*right + shape[:, 1:]*np.asarray(direction)
 
 # %% ../../nbs/synthetic/41_skeleton.ipynb #15
-SHAFTS = {  # kind: (place 0 base … 1 head, infant's half width, adult's half width; shares of the base's)
+SHAFTS = {  # kind: (position 0 base … 1 head, half width of an infant, of an adult; relative to the base)
     "PP": ((0, .66, .90), (.02, .90, 1.02), (.06, 1.0, .98), (.12, .95, .86), (.22, .86, .72),
            (.36, .76, .62), (.52, .69, .56), (.68, .66, .56), (.80, .67, .61), (.89, .69, .70),
            (.95, .66, .73), (.985, .54, .67), (1, .36, .46)),
@@ -93,16 +93,16 @@ SHAFTS = {  # kind: (place 0 base … 1 head, infant's half width, adult's half 
 def _shaft_columns(kind): return np.array(SHAFTS[kind]).T  # (3, n)
 
 def shaft_profile(
-    kind:str,     # of SHAFTS
+    kind:str,     # a key of SHAFTS
     grown:float,  # 0 infant … 1 adult
     width:float,  # half width of the base, hand units
-) -> np.ndarray:  # (2, n): place 0 … 1, half width
+) -> np.ndarray:  # (2, n): position 0 … 1; half width, hand units
     "Half width along a shaft"
     place, infant, adult = _shaft_columns(kind)
     return np.stack([place, width*((1 - grown)*infant + grown*adult)])
 
 # %% ../../nbs/synthetic/41_skeleton.ipynb #18
-EPIPHYSES = {  # kind: corners of the adult epiphysis (across, from the growth plate)
+EPIPHYSES = {  # kind: corners of the adult epiphysis (across, distance from the growth plate)
     "disc": ((-1, .10), (-.92, -.02), (0, .0), (.92, -.02), (1, .10), (1.0, .62), (.86, .98), (.3, .86),
              (-.3, .86), (-.86, .98), (-1.0, .62)),
     "head": ((-1, .06), (-.92, -.02), (0, -.01), (.92, -.02), (1, .06), (1.02, .45), (.86, .80), (.5, 1.0),
@@ -120,11 +120,11 @@ def _nucleus(count):
     return np.stack([np.cos(angle), 0.5 + 0.5*np.sin(angle)], 1)
 
 def epiphysis_outline(
-    kind:str,          # of EPIPHYSES
+    kind:str,          # a key of EPIPHYSES
     state:Epiphysis,
-    half_width:float,  # of the shaft's end, hand units
-    height:float,      # of the adult epiphysis, hand units
-) -> np.ndarray:       # (n, 2) across, from the growth plate; hand units
+    half_width:float,  # half width of the shaft's end, hand units
+    height:float,      # height of the adult epiphysis, hand units
+) -> np.ndarray:       # (n, 2) across, distance from the growth plate; hand units
     "The outline of an epiphysis, from the first dot to the capped disc"
     corners = np.array(EPIPHYSES[kind])
     formed = smoothstep(state.width, 0.2, 0.85)
@@ -132,7 +132,7 @@ def epiphysis_outline(
     rims = np.abs(corners[:, 0]) > 0.85
     shape[:, 1] -= 0.22*state.cap*rims*(corners[:, 1] < 0.2)
     wide, high = half_width*state.width, height*min(1., state.height*(1.3 if kind == "head" else 1.12))
-    middle = 0.5*(height - high)*(1 - formed)  # a dot lies in the middle of its cartilage
+    middle = 0.5*(height - high)*(1 - formed)  # a dot lies in the middle of the cartilage
     off_centre = 0.22*half_width*(1 - formed) if kind == "radius" else 0.
     return np.stack([wide*shape[:, 0] + off_centre, middle + high*shape[:, 1]], 1)
 
@@ -140,12 +140,12 @@ def epiphysis_outline(
 @dataclass(frozen=True)
 class TubularBoneShape:
     "Adult shape of a tubular bone, in hand units"
-    kind: str               # of SHAFTS
-    epiphysis: str          # of EPIPHYSES
-    distal_epiphysis: bool  # the epiphysis is at the distal end
-    width: float            # half width of the end at the growth plate
-    height: float           # of the epiphysis
-    gaps: tuple             # cartilage between bone and joint, at the epiphysis and at the other end
+    kind: str               # a key of SHAFTS
+    epiphysis: str          # a key of EPIPHYSES
+    distal_epiphysis: bool  # whether the epiphysis is at the distal end
+    width: float            # half width of the shaft's end at the growth plate
+    height: float           # height of the epiphysis
+    gaps: tuple             # cartilage between bone and joint: at the epiphysis, at the other end
 
 # %% ../../nbs/synthetic/41_skeleton.ipynb #23
 DIGIT_WIDTHS = {"MC": (.078, .082, .080, .070, .068), "PP": (.078, .082, .084, .079, .071),
@@ -153,7 +153,7 @@ DIGIT_WIDTHS = {"MC": (.078, .082, .080, .070, .068), "PP": (.078, .082, .084, .
 
 @cache
 def tubular_bone_shape(
-    bone:str,  # like "PP3"
+    bone:str,  # of TUBULAR, such as "PP3"
 ) -> TubularBoneShape:
     "The adult shape of a tubular bone of the hand"
     kind, digit = bone[:2], int(bone[2])
@@ -174,10 +174,10 @@ def _growth_plate(shape, state, grown):
 def tubular_bone(
     name:str,
     shape:TubularBoneShape,
-    joints:np.ndarray,        # (2, 2) proximal and distal joint, hand units
+    joints:np.ndarray,        # (2, 2) proximal joint, distal joint; hand units
     state:Epiphysis,
     grown:float,              # 0 infant … 1 adult
-    mineralisation:float=1.,  # factor on what the bone absorbs
+    mineralisation:float=1.,  # factor on the absorption of the bone
 ) -> Bone:
     "Shaft, epiphysis and the bridge between them, placed between two joints"
     start, end = (joints[1], joints[0]) if shape.distal_epiphysis else joints
@@ -204,7 +204,7 @@ def tubular_bone(
                 mineralisation, (growth_plate/length, state.scar, open_share, gap/2))
 
 # %% ../../nbs/synthetic/41_skeleton.ipynb #29
-CARPAL_SHAPES = {  # name: centre (x, y), outline about it; hand units, adult left hand
+CARPAL_SHAPES = {  # name: centre (x, y), outline relative to it; hand units, adult left hand
     "capitate": ((.066, .232), ((-.058, .095), (0, .103), (.058, .088), (.062, .03), (.066, -.03),
                                 (.050, -.088), (0, -.108), (-.046, -.088), (-.052, -.02), (-.060, .04))),
     "hamate": ((-.052, .236), ((-.092, .042), (-.055, .078), (.010, .094), (.060, .086), (.062, .0),
@@ -224,10 +224,10 @@ CARPAL_SHAPES = {  # name: centre (x, y), outline about it; hand units, adult le
 }
 
 def carpal_bone(
-    name:str,           # of CARPAL_SHAPES
+    name:str,           # a key of CARPAL_SHAPES
     size:float,         # share of the adult size
-    centre:np.ndarray,  # (2,)
-    turn:float=0.,      # radians
+    centre:np.ndarray,  # (2,) hand units
+    turn:float=0.,      # rotation, radians
 ) -> Bone:
     "A carpal of any size, from the first dot to its adult outline"
     shape = np.array(CARPAL_SHAPES[name][1])
@@ -243,12 +243,12 @@ def carpal_bone(
 @dataclass(frozen=True)
 class HandBuild:
     "Proportions and pose of one hand"
-    lengths: np.ndarray              # (5, 4) factors on the segments of the digits, thumb first
-    angles: np.ndarray               # (5, 4) radians added to the segments, towards the thumb
-    soft_tissue_factor: float = 1.   # factor on the soft tissue
+    lengths: np.ndarray              # (5, 4) factors on the bone lengths of each digit, thumb first
+    angles: np.ndarray               # (5, 4) rotations at the joints towards the thumb, radians
+    soft_tissue_factor: float = 1.   # factor on the width of the soft tissue
     bone_width_factor: float = 1.    # factor on the widths of bones
-    wrist: float = 0.                # radians by which the forearm is turned
-    carpals: np.ndarray | None = None  # (8, 3) shifts (hand units) and turns (radians) of the carpals
+    wrist: float = 0.                # rotation of the forearm, radians
+    carpals: np.ndarray | None = None  # (8, 3) shifts (x, y; hand units), rotations (radians) of carpals
 
 # %% ../../nbs/synthetic/41_skeleton.ipynb #34
 def sample_build(
@@ -270,18 +270,18 @@ def sample_build(
 
 # %% ../../nbs/synthetic/41_skeleton.ipynb #36
 CARPOMETACARPAL_JOINTS = np.array([[.345, .350], [.203, .370], [.070, .356],
-                                   [-.045, .342], [-.142, .312]])  # of an adult, hand units
-DISTAL_LENGTHS = (.215, .170, .185, .182, .160)  # distal phalanges of an adult, hand units
+                                   [-.045, .342], [-.142, .312]])  # of an adult; hand units
+DISTAL_LENGTHS = (.215, .170, .185, .182, .160)  # of the distal phalanges of an adult; hand units
 
 def _rise(bone_age):
-    "How far a child's wrist, which is cartilage, is longer than the adult's; hand units"
+    "How much longer a child's wrist is than an adult's, since much of it is cartilage; hand units"
     return joint_template(bone_age)["WRIST"][1] - 0.244
 
 def digit_joints(
     maturity:Maturity,
     build:HandBuild,
-) -> list[np.ndarray]:  # five chains (n, 2) from the carpometacarpal joint to the bone's tip, thumb first
-    "Joints of the five digits, hand units"
+) -> list[np.ndarray]:  # five chains (n, 2) from the carpometacarpal joint to the last bone's tip
+    "Positions of the joints of the five digits, thumb first; hand units"
     template, chains = joint_template(maturity.bone_age), []
     adult = smoothstep(maturity.bone_age, 60, 190)
     for digit in range(1, 6):
@@ -291,7 +291,7 @@ def digit_joints(
         steps = np.diff(mean, axis=0)
         last = steps[-1]/np.hypot(*steps[-1])*DISTAL_LENGTHS[digit - 1]*(0.82 + 0.18*adult)
         steps = np.r_[steps, [last]]
-        turns = np.exp(-1j*np.cumsum(build.angles[digit - 1, :len(steps)]))  # clockwise is to the thumb
+        turns = np.exp(-1j*np.cumsum(build.angles[digit - 1, :len(steps)]))  # clockwise: towards the thumb
         steps = (steps @ [1, 1j])*turns*build.lengths[digit - 1, :len(steps)]
         chain = np.r_[mean[:1] @ [1, 1j], steps].cumsum()
         chains.append(np.stack([chain.real, chain.imag], 1))
@@ -300,14 +300,14 @@ def digit_joints(
 # %% ../../nbs/synthetic/41_skeleton.ipynb #39
 FINGER_RADII = np.array([[.135, .108, .098, .080, .070], [.100, .092, .086, .070, .062],
                          [.100, .093, .088, .073, .064], [.096, .089, .083, .069, .061],
-                         [.094, .080, .073, .061, .054]])  # of the circles, hand units, thumb first
+                         [.094, .080, .073, .061, .054]])  # radii of the circles, hand units, thumb first
 
 def digit_capsule(
     chain:np.ndarray,                # (n, 2) joints of a digit
-    digit:int,                       # 1 thumb … 5
+    digit:int,                       # 1 (thumb) … 5 (little finger)
     soft_tissue_factor:float,
 ) -> tuple[np.ndarray, np.ndarray]:  # centres (n, 2), radii (n,)
-    "The soft tissue of a digit as circles, the last one beyond the tip of the bone"
+    "The soft tissue of a digit as circles; the last circle extends beyond the tip of the bone"
     radii = soft_tissue_factor*(FINGER_RADII[0] if digit == 1 else FINGER_RADII[digit - 1])
     before, tip = chain[-2:]
     direction = (tip - before)/math.dist(before, tip)
@@ -319,7 +319,7 @@ def digit_capsule(
 def palm_outline(
     chains:list,              # five chains of joints, thumb first
     soft_tissue_factor:float,
-    wrist:float,              # radians the forearm is turned
+    wrist:float,              # rotation of the forearm, radians
 ) -> np.ndarray:              # (n, 2)
     "The outline of palm and forearm"
     thumb, *fingers = chains
@@ -360,7 +360,7 @@ def forearm_bones(
 
 # %% ../../nbs/synthetic/41_skeleton.ipynb #46
 def _sesamoid(size, thumb):
-    "The adductor's sesamoid, beside the head of the first metacarpal"
+    "The sesamoid of the adductor, beside the head of the first metacarpal"
     along = thumb[2] - thumb[1]
     side = np.array([-along[1], along[0]])/np.hypot(*along)
     spot = thumb[1] - 0.05*along/np.hypot(*along) + side*0.085
@@ -373,8 +373,8 @@ def carpals_and_sesamoid(
     build:HandBuild,
     chains:list,       # five chains of joints, thumb first
 ) -> list[Bone]:
-    "The carpals, the hook of the hamate and the sesamoid that have appeared"
-    stretch = 0.12*smoothstep(maturity.bone_age, 70, 190)  # the adult's carpus is broader
+    "The carpals, the hook of the hamate and the sesamoid, as far as they have appeared"
+    stretch = 0.12*smoothstep(maturity.bone_age, 70, 190)  # the carpus of an adult is broader
     bones, shifts = [], np.zeros((8, 3)) if build.carpals is None else build.carpals
     for name, (dx, dy, turn) in zip(CARPALS, shifts):
         x, y = CARPAL_SHAPES[name][0]
@@ -389,17 +389,17 @@ def carpals_and_sesamoid(
     return bones + [_sesamoid(size, chains[0])] if size > 0 else bones
 
 # %% ../../nbs/synthetic/41_skeleton.ipynb #49
-# months, factor on the soft tissue
+# (age in months, factor on the width of the soft tissue)
 SOFT_TISSUE_BY_AGE = ((0, 1.5), (12, 1.42), (30, 1.32), (72, 1.16), (108, 1.06), (144, 1.08), (216, 1.14))
-# months, factor on the widths of bones
+# (age in months, factor on the widths of bones)
 BONE_WIDTH_BY_AGE = ((12, .84), (60, .90), (108, 1.0), (180, 1.08))
 
 @dataclass(frozen=True)
 class Hand:
     "A left hand, palm down, in hand units"
     maturity: Maturity
-    bones: tuple            # of Bone
-    digit_capsules: tuple   # of (centres (n, 2), radii (n,)): soft tissue of the digits, thumb first
+    bones: tuple            # each a Bone
+    digit_capsules: tuple   # soft tissue of each digit, thumb first: (centres (n, 2), radii (n,))
     palm: np.ndarray        # (n, 2) outline of palm and forearm
     key_points: np.ndarray  # (3, 2) tip of the middle finger, capitate, tip of the thumb
     unit: float             # millimetres in a hand unit
@@ -418,7 +418,7 @@ def build_hand(
     maturity:Maturity,
     build:HandBuild|None=None,  # None: mean proportions and pose
 ) -> Hand:
-    "The hand of one child at its bone age"
+    "The left hand of one child at its bone age"
     build = build or HandBuild(np.ones((5, 4)), np.zeros((5, 4)))
     age, male = maturity.bone_age, maturity.sex == "M"
     grown = smoothstep(age, -60, 215 if male else 195)
