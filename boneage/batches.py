@@ -294,7 +294,7 @@ def assess_files(
         return assessment_record(path, sex, sex_from, result), attempt(draw, path) if figures else None
     with parallel_map(len(files)) as parallel:
         for path, outcome in parallel(assess, files):
-            if isinstance(outcome, WeightsError): raise outcome  # every other file would fail for the same reason
+            if isinstance(outcome, WeightsError): raise outcome  # all other files would fail, too
             if isinstance(outcome, Exception):
                 on_error(format_error(path, outcome))
                 continue

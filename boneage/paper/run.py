@@ -48,7 +48,7 @@ def imported_modules(
         if not isinstance(node, ast.ImportFrom): continue
         start = here[:len(here) + 1 - node.level] if node.level else ()
         module = ".".join([*start, *filter(None, [node.module])])
-        names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}  # a name may itself be a module
+        names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}  # a name may be a module
     inside = [name.split(".")[1:] for name in names if name.startswith("boneage.")]
     return {path for parts in inside if (path := Path(package, *parts).with_suffix(".py")).is_file()}
 
