@@ -211,7 +211,7 @@ def check_request(
     if note.is_file():
         if json.loads(note.read_text()) == request: return
         raise ValueError(f"{folder} holds phantoms that were made with other options: choose another folder.")
-    if folder.is_dir(): remove_temporary_files(folder)  # left by a process that was killed while writing the note
+    if folder.is_dir(): remove_temporary_files(folder)  # of a process killed while writing the note
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not empty: choose another folder.")
     with publish(note) as path: path.write_text(json.dumps(request) + "\n")
@@ -227,7 +227,7 @@ def phantom(
         min=0, max=239, show_default=False,
         help="Bone age of all phantoms, in months; default: distributed as in the RSNA data.")] = None,
     sex:Annotated[Sex|None, typer.Option(
-        case_sensitive=False, help="Sex of all phantoms; default: random.", show_default=False)] = None,
+        case_sensitive=False, help="Sex of all phantoms; default: as in the RSNA data.", show_default=False)] = None,
     clean:Annotated[bool, typer.Option(
         "--clean", help="Make upright, evenly exposed hands without borders and markers.")] = False,
 ):
@@ -306,7 +306,7 @@ class ReleaseOptions:
         help="Folder results/ of a run with the profile sample; its numbers are added to the card.")] = None
     publish: Annotated[Path|None, typer.Option(
         metavar="DIR", show_default=False,
-        help="Folder to publish the networks, their cards and ensemble rules in, in the package's format.")] = None
+        help="Folder to publish networks, cards and ensemble rules in, as in boneage/weights.")] = None
 
 # %% ../nbs/assessing/28_cli.ipynb #43
 @app.command(epilog="Research use only: boneage is not a medical device.")
@@ -332,7 +332,7 @@ def release(
         profile = load_profile(path, data=options.data)
         if not Path(options.data).is_dir():
             raise ValueError(f"{options.data}: no such folder of radiographs.")
-        if profile.fine_tuning.start == "imagenet": imagenet_weights()  # raises an error now if they are missing, not after hours
+        if profile.fine_tuning.start == "imagenet": imagenet_weights()  # raises now, not after hours of fitting
         workspace = open_workspace(profile)
         card = _fit_release(workspace, options)
     except ValueError as error: fail(error)
