@@ -452,7 +452,7 @@ def write_annotations(
 # %% ../../nbs/datasets/31_annotations.ipynb #47b
 def read_written_annotations(
     folder:str|Path,  # written by `write_annotations`
-    shape_of:Callable[[str], tuple]|None = None,  # gives (H, W) for ids without a mask; None: they are left out
+    shape_of:Callable[[str], tuple]|None = None,  # gives (H, W) for ids without a mask; None: omit them
 ) -> list[Annotation]:
     "Read the folder that `write_annotations` has written"
     folder, masks, table = Path(folder), {}, pd.DataFrame(columns=list(POINT_COLUMNS))
