@@ -146,8 +146,8 @@ def detect_key_points(
     mask:np.ndarray,         # bool (H, W); `ValueError` when it is empty
     contrast:Contrast,
     network,                 # a KeyPointNetwork or a HeatMapNetwork
-    config:dict,             # its configuration; "shape" is used where network_input gives no size
-    passes:int|None = None,  # passes per attempt; None: as in `config`, or 3; always 3 for a HeatMapNetwork
+    config:dict,             # its configuration; its "network_input" or, without it, "shape" gives (h, w)
+    passes:int|None = None,  # passes per attempt; None: of `config`, 3 if it gives none; HeatMapNetwork: 3
 ) -> KeyPointDetection:
     "Detect middle tip, capitate and thumb tip on a radiograph"
     network.eval()

@@ -215,7 +215,7 @@ def to_labelme(
         shapes = [_labelme_shape("hand", "polygon", outline) for outline in outline_mask(mask)]
     elif mask is not None:
         x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
-        # exception: the corners of a stored mask are pixel indices; cancels the + 0.5 of `_labelme_shape`
+        # labelme gives these corners as pixel indices: - 0.5 cancels the + 0.5 in `_labelme_shape`
         corners = np.array([(x, y), (x + width - 1, y + height - 1)]) - 0.5
         image = encode_mask(mask[y:y + height, x:x + width], deflated=False)
         shapes = [_labelme_shape("hand", "mask", corners) | {"mask": image}]

@@ -360,7 +360,7 @@ def pooled_errors(
     return (rows.predicted - rows.bone_age).abs().groupby(rows.id).mean()
 
 # %% ../../nbs/paper/62_claims.ipynb #53d
-# a column and two of its values: in the paper the first has the larger MAE; the last row is no claim of it
+# column and two of its values; the paper claims a larger MAE for the first, but not in the last row
 POOLED = (("region", "carpals", "metacarpals"), ("region", "metacarpals", "hand"),
           ("region", "hand", "ensemble"), ("region", "carpals", "ensemble"),
           ("region", "metacarpals", "ensemble"),

@@ -199,7 +199,7 @@ def add_gradient(
 # %% ../../nbs/synthetic/43_exposure.ipynb #27
 def compute_grey_values(
     soft:np.ndarray,   # (H, W) thickness of soft tissue, hand units
-    bones:np.ndarray,  # (H, W) bone, as a thickness of soft tissue that absorbs as much as it
+    bones:np.ndarray,  # (H, W) bone, as the thickness of soft tissue of equal absorption
     mask:np.ndarray,   # bool (H, W)
     defects:Defects,
 ) -> np.ndarray:       # float32 (H, W), about 0 … 1
@@ -343,7 +343,7 @@ def digitise(
 # %% ../../nbs/synthetic/43_exposure.ipynb #44
 def simulate_exposure(
     soft:np.ndarray,                 # (H, W) thickness of soft tissue, hand units
-    bones:np.ndarray,                # (H, W) bone, as a thickness of soft tissue that absorbs as much as it
+    bones:np.ndarray,                # (H, W) bone, as the thickness of soft tissue of equal absorption
     mask:np.ndarray,                 # bool (H, W)
     defects:Defects,
     box:tuple,                       # upper left, lower right corner (x, y) of the part to expose, pixels
