@@ -42,7 +42,7 @@ def _sizes(tensor):
     return tuple(tensor.shape[1:]) if tensor.dim() == 4 else (tensor.shape[-1], 1, 1)
 
 def _before_convolution(layers, sizes):
-    "Add pooling or upsampling before a convolution with input `sizes`; return layers, index of the skip or -1"
+    "Add pooling or upsampling before a convolution with input `sizes`; return layers and skip index or -1"
     channels, height, width = sizes
     last = layers[-1]
     if height != last.height:
