@@ -18,10 +18,10 @@ from .radiographs import SUFFIXES, read_dicom_sex, read_radiograph
 
 # %% ../nbs/assessing/25_app.ipynb #05
 class AssessRadiograph(widgets.VBox):
-    "Choose a file and a sex, see mask, key points, regions, bone age and warnings"
+    "A widget to choose a file and a sex; shows mask, key points, regions, bone age and warnings"
     def __init__(
         self,
-        assessor:Assessor|None=None, # None: the released networks, loaded with the first file
+        assessor:Assessor|None=None, # None: load the released networks with the first file
     ):
         self.assessor, self.result, self.image, self.name, self.header_sex = assessor, None, None, "", None
         self.upload = widgets.FileUpload(accept=",".join(sorted(SUFFIXES)), multiple=False,
@@ -36,12 +36,12 @@ class AssessRadiograph(widgets.VBox):
 
     def take(
         self,
-        files, # as the upload button holds them: dicts with `name` and `content`
+        files, # value of the upload button: dicts with `name` and `content`
     ):
         "Read the chosen file and assess it"
         if not files: return
         file, self.image = files[-1], None
-        self.sex.value = None  # the last child's sex
+        self.sex.value = None  # remove the choice for the previous file
         self.name = Path(file["name"]).name
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder)/f"radiograph{Path(self.name).suffix.lower()}"
@@ -53,7 +53,7 @@ class AssessRadiograph(widgets.VBox):
         self.assess()
 
     def assess(self):
-        "Assess the radiograph with the chosen sex, else with that of the DICOM header"
+        "Assess the radiograph with the chosen sex, or else with the sex in the DICOM header"
         from boneage.paper.figures import assessment_figure, format_assessment  # imports matplotlib
         if self.image is None: return
         sex = self.sex.value or self.header_sex
@@ -72,6 +72,6 @@ class AssessRadiograph(widgets.VBox):
         self.message.value = f"<b>{html.escape(self.name)}</b>: {age}. Research use only."
 
     def _show_message(self, sentence):
-        "Show a sentence, and no picture"
+        "Show a sentence and hide the picture"
         self.picture.layout.display = "none"
         self.message.value = html.escape(sentence)

@@ -22,10 +22,10 @@ import typer
 
 # %% ../nbs/assessing/22_batches.ipynb #05
 def format_error(
-    path:str|Path,   # file that the error is about
+    path:str|Path,   # file in which the error occurred
     error:Exception,
 ) -> str:            # one line that names the file
-    "What went wrong with a file, in one line"
+    "Format an error in a file as one line"
     message = " ".join(str(error).split()) or type(error).__name__
     return message if str(path) in message else f"{path}: {message}"
 
@@ -33,15 +33,15 @@ def format_error(
 def format_age(
     months:float,
 ) -> str:
-    "Months in years and months: 103 → “8 y 7 m”"
+    "Format an age in years and months: 103 → “8 y 7 m”"
     years, rest = divmod(round(months), 12)
     return f"{years} y {rest} m"
 
 # %% ../nbs/assessing/22_batches.ipynb #13
 def json_value(
     value,  # a number, or dicts, lists and arrays of numbers
-):          # the same with None for NaN and infinity; arrays become lists
-    "Numbers in a form that JSON can hold"
+):          # the same value; NaN and infinity as None, arrays as lists
+    "Convert numbers and arrays to values that JSON can represent"
     if isinstance(value, dict): return {key: json_value(item) for key, item in value.items()}
     if hasattr(value, "tolist"): value = value.tolist()
     if isinstance(value, (list, tuple)): return [json_value(item) for item in value]
@@ -49,12 +49,12 @@ def json_value(
 
 # %% ../nbs/assessing/22_batches.ipynb #16
 def assessment_record(
-    path:Path,
+    path:Path,         # file of the radiograph
     sex:str|None,      # "M", "F" or None
-    sex_from:str|None, # source of the sex
-    result,            # an Assessment
+    sex_from:str|None, # source of the sex: "given", "table", "DICOM header" or None
+    result,            # an `Assessment`
 ) -> dict:             # ready for JSON
-    "The results of one radiograph as plain numbers and text"
+    "Convert the results of one radiograph to plain numbers and text"
     low, high = json_value(result.interval_months)
     points = {name: None if None in json_value(point) else json_value(point)
               for name, point in result.key_points.items()}
@@ -68,9 +68,9 @@ def assessment_record(
 
 # %% ../nbs/assessing/22_batches.ipynb #20
 def format_record(
-    record:dict, # of `assessment_record`
-) -> str:        # some lines
-    "The results of one radiograph for a person to read"
+    record:dict, # from `assessment_record`
+) -> str:        # one or more lines
+    "Format the results of one radiograph as text for people"
     months, interval = record["bone_age_months"], record["interval_months"]
     age = "bone age not known" if months is None else f"bone age {months:.0f} months ({format_age(months)})"
     between = f", 90 % between {interval[0]:.0f} and {interval[1]:.0f}" if interval else ""
@@ -83,9 +83,9 @@ def format_record(
 
 # %% ../nbs/assessing/22_batches.ipynb #24
 def as_row(
-    record:dict, # of `assessment_record`
-) -> dict:       # flat; empty text for what is not known
-    "The results of one radiograph as a row of a table"
+    record:dict, # from `assessment_record`
+) -> dict:       # column → value; unknown values are empty text
+    "Convert the record of one radiograph to a row of a table"
     row = {key: record[key] for key in ("path", "sex", "bone_age_months")}
     row["interval_low"], row["interval_high"] = record["interval_months"] or (None, None)
     for name in ("hand", "carpals", "metacarpals"): row[f"{name}_months"] = record["region_months"].get(name)
@@ -100,11 +100,11 @@ def as_row(
 
 # %% ../nbs/assessing/22_batches.ipynb #27
 def write_records(
-    path:Path,          # of the CSV file
-    records:list[dict], # of `assessment_record`
+    path:Path,          # CSV file to write
+    records:list[dict], # from `assessment_record`
 ):
     "Write results as a CSV table, whole or not at all"
-    from boneage.files import publish  # imports OpenCV: only when there is something to write
+    from boneage.files import publish  # imports OpenCV, which takes long
     nothing = dict.fromkeys(("path", "sex", "bone_age_months", "interval_months", "frame_from_image"))
     columns = list(as_row(nothing | dict(region_months={}, key_points={}, mirrored=False, warnings=[])))
     with publish(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -119,8 +119,8 @@ ID_COLUMNS = ("id", "image id", "case id", "path", "file", "filename")
 def plain_id(
     name:str|Path, # id, file name or path
 ) -> str:
-    "A file's name without folder and image suffix, which a table's row and a file share"
-    from boneage.radiographs import SUFFIXES  # imports OpenCV: only when a table is read
+    "Remove folder and image suffix, so that a table row and a file have the same id"
+    from boneage.radiographs import SUFFIXES  # imports OpenCV, which takes long
     name = Path(str(name)).name
     suffix = Path(name).suffix
     return name[:-len(suffix)] if suffix.lower() in SUFFIXES else name
@@ -130,9 +130,9 @@ _SEXES = {"m": "M", "male": "M", "true": "M", "1": "M", "f": "F", "female": "F",
 
 
 def read_sexes(
-    path:Path,       # CSV with a column of ids or file names, and `sex` (M/F) or `male` (True/False)
+    path:Path,       # CSV with a column of ids or file names, and one of `sex` (M/F) or `male` (True/False)
 ) -> dict[str, str]: # plain id → "M" or "F"
-    "The sexes in a table; `ValueError` with a sentence that names the row"
+    "Read a table of sexes; the `ValueError` for a wrong row names the row"
     from boneage.files import truncate_text  # imports OpenCV
     try:
         with path.open(newline="", encoding="utf-8-sig") as file: rows = list(csv.DictReader(file))
@@ -158,11 +158,11 @@ def read_sexes(
 
 # %% ../nbs/assessing/22_batches.ipynb #37
 def find_sex(
-    path:Path,
-    sex:str|None,                # given for all files
-    table:dict[str, str],        # of `read_sexes`; empty when there is none
+    path:Path,                   # file of the radiograph
+    sex:str|None,                # sex given for all files
+    table:dict[str, str],        # from `read_sexes`; empty without a table
 ) -> tuple[str|None, str|None]:  # "M", "F" or None; its source: "given", "table", "DICOM header" or None
-    "The sex to assess a radiograph with, and its source"
+    "Find the sex to use for a radiograph, and the source of this sex"
     from boneage.radiographs import read_dicom_sex
     if sex: return sex, "given"
     if found := table and table.get(plain_id(path)): return found, "table"
@@ -171,10 +171,10 @@ def find_sex(
 
 # %% ../nbs/assessing/22_batches.ipynb #41
 def find_files(
-    paths:list[str],
-    on_error:Callable[[str], None], # called with a sentence for each path that names nothing
+    paths:list[str],                # files, folders or patterns
+    on_error:Callable[[str], None], # called with an error message for each path without radiographs
 ) -> list[Path]:
-    "All radiographs that some paths name, in their order, each once"
+    "List the radiographs under all paths, each once, in the order of the paths"
     from boneage.radiographs import find_radiographs
     found = {}
     for item in paths:
@@ -184,19 +184,19 @@ def find_files(
     return list(found.values())
 
 # %% ../nbs/assessing/22_batches.ipynb #45
-FEW = 5  # files that need no progress bar
+FEW = 5  # up to this number of files: no progress bar and no threads
 
 
 @contextmanager
 def progress(
-    total:int, # number of things to do
+    total:int, # number of items
     what:str,  # label of the bar
 ) -> Iterator[tuple[Callable[[], None], Callable[[str], None]]]: # advance the bar; print to standard error
-    "A progress bar on standard error, where that is a terminal and there is much to do"
+    "Show a progress bar on standard error, if this is a terminal and there are more than `FEW` items"
     if total <= FEW or not sys.stderr.isatty():
         yield (lambda: None), (lambda sentence: typer.echo(sentence, err=True))
         return
-    from rich.console import Console  # takes a tenth of a second: only for a terminal
+    from rich.console import Console  # the import takes a tenth of a second
     from rich.progress import Progress
     with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(what, total=total)
@@ -208,10 +208,10 @@ _FILE_ERRORS = (ValueError, OSError, MemoryError, RuntimeError)  # besides OpenC
 
 
 def attempt(
-    function:Callable, # of one argument
+    function:Callable, # called with `argument`
     argument,
-):                     # the function's result, or the error that a damaged file raised
-    "Call a function that a damaged file may interrupt"
+):                     # the function's result, or the error that a damaged file caused
+    "Call a function, and return the error if a damaged file causes one"
     try: return function(argument)
     except Exception as error:
         if isinstance(error, _FILE_ERRORS) or type(error).__module__ == "cv2": return error
@@ -220,11 +220,11 @@ def attempt(
 # %% ../nbs/assessing/22_batches.ipynb #52
 @contextmanager
 def parallel_map(
-    number:int, # how many arguments there will be
+    number:int, # number of arguments
 ):              # (function, arguments) → pairs of an argument and what `attempt` returns for it, in order
-    "A map on all cores, with one thread for each call"
+    "Yield a function that maps in parallel on all cores, with one thread for each call"
     from boneage.inference import allowed_cores, one_thread_each  # imports numpy
-    workers = min(allowed_cores(), number, 8)  # each holds a radiograph in memory
+    workers = min(allowed_cores(), number, 8)  # each worker keeps a radiograph in memory
     if workers < 2 or number <= FEW:
         yield lambda function, arguments: ((argument, attempt(function, argument)) for argument in arguments)
         return
@@ -247,8 +247,8 @@ def parallel_map(
 # %% ../nbs/assessing/22_batches.ipynb #56
 def figure_names(
     files:list[Path],
-) -> dict[Path, str]: # name of the PNG for each file
-    "Distinct names for the figures of some files"
+) -> dict[Path, str]: # file name of the PNG for each radiograph
+    "Choose distinct file names for the figures"
     from collections import Counter
     from hashlib import sha256
     plain = {path: path.name.replace(".", "-") for path in files}
@@ -262,27 +262,27 @@ _DRAWING = Lock()  # matplotlib draws one figure at a time
 
 def save_figure(
     target:Path,  # PNG to write
-    path:Path,    # radiograph, for the title
-    image,        # (H, W) in [0, 1], as it was assessed
-    result,       # an Assessment
+    path:Path,    # file of the radiograph, for the title
+    image,        # (H, W) in [0, 1], the assessed radiograph
+    result,       # its `Assessment`
     sex:str|None, # "M", "F" or None
 ):
     "Write the figure of an assessment"
     from boneage.files import publish
-    from boneage.paper.figures import assessment_figure  # imports matplotlib and pandas: only for a figure
+    from boneage.paper.figures import assessment_figure  # imports matplotlib and pandas
     with _DRAWING, publish(target) as file:
         assessment_figure(image, result, sex, path.name).savefig(file, format="png", dpi=110)
 
 # %% ../nbs/assessing/22_batches.ipynb #62
 def assess_files(
     files:list[Path],
-    assessor,                       # boneage.assessment.Assessor
+    assessor,                       # a `boneage.assessment.Assessor`
     sex_of:Callable[[Path], tuple], # file → its sex and the source of the sex
     done:Callable[[dict], None],    # called with each record, in the files' order
-    on_error:Callable[[str], None], # called with a sentence for each file that could not be assessed or drawn
-    figures:Path|None = None,       # folder for a figure of each file
+    on_error:Callable[[str], None], # called with an error message if a file can't be assessed or drawn
+    figures:Path|None = None,       # folder for the figures; None: no figures
 ):
-    "Assess many files on all cores; a damaged one is reported and skipped"
+    "Assess many files on all cores; report and skip damaged files"
     from boneage.assessment import load_radiograph  # imports OpenCV
     from boneage.inference import WeightsError
     names = figure_names(files)
@@ -294,7 +294,7 @@ def assess_files(
         return assessment_record(path, sex, sex_from, result), attempt(draw, path) if figures else None
     with parallel_map(len(files)) as parallel:
         for path, outcome in parallel(assess, files):
-            if isinstance(outcome, WeightsError): raise outcome  # it would stop every other file, too
+            if isinstance(outcome, WeightsError): raise outcome  # all other files would fail, too
             if isinstance(outcome, Exception):
                 on_error(format_error(path, outcome))
                 continue

@@ -36,8 +36,8 @@ from boneage.batches import (
 
 # %% ../nbs/assessing/28_cli.ipynb #05
 def fail(
-    error:Exception|str, # its text is a sentence
-    code:int = 2,
+    error:Exception|str, # the sentence, or an exception with it
+    code:int = 2,        # exit code
 ):
     "End the program with one sentence on standard error"
     typer.echo(" ".join(str(error).split()), err=True)
@@ -45,7 +45,7 @@ def fail(
 
 # %% ../nbs/assessing/28_cli.ipynb #08
 class Commands(TyperGroup):
-    "The group of all commands, which reports a full disk under standard output in one sentence"
+    "The group of all commands; reports in one sentence if standard output is on a full disk"
     def invoke(self, context):
         try: return super().invoke(context)
         except OSError as error:
@@ -77,21 +77,21 @@ def main(
     version:Annotated[bool, typer.Option(
         "--version", help="Print the version and exit.", is_eager=True)] = False,
 ):
-    "Options that belong to no command"
+    "Handle the options of `boneage` itself, without a command"
     if version:
         typer.echo(f"boneage {__version__}")
         raise typer.Exit()
 
 # %% ../nbs/assessing/28_cli.ipynb #14
 class Sex(StrEnum):
-    "A child's sex, as the networks take it"
+    "A child's sex, as the networks expect it"
     M = "M"
     F = "F"
 
 
 def takes_record(
-    record:type,  # frozen dataclass, whose fields are annotated for typer
-) -> Callable:    # decorator of a function that takes one such record
+    record:type,  # frozen dataclass; its fields are annotated for typer
+) -> Callable:    # decorator for a function whose only argument is such a record
     "Make the fields of a record the options of a command"
     def decorate(function):
         @wraps(function)
@@ -109,7 +109,7 @@ class AssessOptions:
         help="Radiographs (PNG, JPEG, TIFF, DICOM), folders or patterns.")]
     sex: Annotated[Sex|None, typer.Option(
         case_sensitive=False, show_default=False,
-        help="Sex of the child (of all children, where there are several files).")] = None
+        help="Sex of the child (of all children, if there are several files).")] = None
     sexes: Annotated[Path|None, typer.Option(
         metavar="CSV", show_default=False,
         help="Table with a column id (or file) and a column sex (M, F) or male (True, False).")] = None
@@ -123,22 +123,22 @@ class AssessOptions:
              "the months) as a PNG in this folder.")] = None
     weights: Annotated[Path|None, typer.Option(
         metavar="DIR", show_default=False,
-        help="Run folder with fitted networks, such as work/phantom; without it, the released ones.")] = None
+        help="Run folder with fitted networks, such as work/phantom; default: the released networks.")] = None
     device: Annotated[str|None, typer.Option(
-        show_default=False, help="cpu or cuda; without it, a GPU where there is one.")] = None
+        show_default=False, help="cpu or cuda; default: a GPU if there is one.")] = None
 
 # %% ../nbs/assessing/28_cli.ipynb #19
 def run_assessment(
     options:AssessOptions,
     sex_of:Callable[[Path], tuple],  # file → its sex and the source of the sex
-) -> tuple[list[str], list[dict]]:   # sentences for standard error, records
-    "Find the files, load the networks, assess; prints records as text, unless JSON is wanted"
+) -> tuple[list[str], list[dict]]:   # error messages, records
+    "Find and assess the files; print errors and, without `--json`, the results as text"
     problems, records = [], []
     files = find_files(options.paths, problems.append)
     for sentence in problems: typer.echo(sentence, err=True)
     if not files: return problems, records
     from boneage.assessment import load_assessor  # imports PyTorch, which takes a second or two
-    after_bar = len(files) > FEW and sys.stdout.isatty()  # text would run into the progress bar
+    after_bar = len(files) > FEW and sys.stdout.isatty()  # printed after the progress bar, not into it
     at_once = not options.as_json and not after_bar
     with progress(len(files), "assessing") as (step, write):
         def done(record):
@@ -161,7 +161,7 @@ def run_assessment(
 def _read_sex_table(
     options:AssessOptions,
 ) -> dict[str, str]: # plain id → "M" or "F"; empty without a table
-    "Check options that exclude each other, then read the table of sexes"
+    "Check that the options are valid together, then read the table of sexes"
     figures = options.save_figure
     if options.sex and options.sexes: fail("Give either --sex or --sexes, not both.")
     if options.csv_file and options.csv_file.is_dir():
@@ -182,13 +182,13 @@ def assess(
     \b
     One radiograph of a girl:
       boneage assess hand.png --sex F
-    A folder, with a table of sexes, to a table of results; and JSON for a program:
+    A folder with a table of sexes, results as a table; one file, results as JSON:
       boneage assess radiographs/ --sexes sexes.csv --csv ages.csv --save-figure figures
       boneage assess hand.dcm --json
 
-    Without a sex, the DICOM header's own entry counts. Where there is none, only the predictions for both
-    sexes are used, which are less exact. A file that cannot be read is named on standard error, the others
-    are assessed, and the exit code is 1.
+    Without --sex and --sexes, the sex is read from the DICOM header. If no sex is known, only the networks
+    for both sexes are used, and their predictions are less accurate. If a file cannot be read, an error
+    names it, the other files are assessed, and the exit code is 1.
     """
     sexes, sex = _read_sex_table(options), options.sex and options.sex.value
     problems, records = run_assessment(options, lambda path: find_sex(path, sex, sexes))
@@ -202,34 +202,34 @@ def assess(
 
 # %% ../nbs/assessing/28_cli.ipynb #31
 def check_request(
-    folder:Path,  # where phantoms go
-    request:dict, # the options that they are made with
+    folder:Path,  # where phantoms are written
+    request:dict, # options of the command
 ):
-    "Keep phantoms of other options out of a folder; `ValueError` when it holds some"
+    "Raise `ValueError` if the folder holds other files or phantoms that were made with other options"
     from boneage.files import publish, remove_temporary_files
     note = folder/"request.json"
     if note.is_file():
         if json.loads(note.read_text()) == request: return
         raise ValueError(f"{folder} holds phantoms that were made with other options: choose another folder.")
-    if folder.is_dir(): remove_temporary_files(folder)  # of a process that was killed while it wrote the note
+    if folder.is_dir(): remove_temporary_files(folder)  # of a process killed while writing the note
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not empty: choose another folder.")
     with publish(note) as path: path.write_text(json.dumps(request) + "\n")
 
 # %% ../nbs/assessing/28_cli.ipynb #34
-@app.command(epilog="Phantoms say nothing of clinical accuracy.")
+@app.command(epilog="Errors on phantoms do not show the accuracy on real radiographs.")
 def phantom(
     out:Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.", show_default=False)],
-    number:Annotated[int, typer.Option("-n", "--number", min=1, help="How many.")] = 1,
+    number:Annotated[int, typer.Option("-n", "--number", min=1, help="Number of phantoms.")] = 1,
     seed:Annotated[int, typer.Option(
         min=0, max=2**32 - 1, help="The same seed gives the same phantoms.")] = 0,
     age:Annotated[float|None, typer.Option(
         min=0, max=239, show_default=False,
-        help="Bone age of all, in months; without it, ages as in the RSNA data.")] = None,
+        help="Bone age of all phantoms, in months; default: distributed as in the RSNA data.")] = None,
     sex:Annotated[Sex|None, typer.Option(
-        case_sensitive=False, help="Sex of all.", show_default=False)] = None,
+        case_sensitive=False, help="Sex of all phantoms; default: as in the RSNA data.", show_default=False)] = None,
     clean:Annotated[bool, typer.Option(
-        "--clean", help="Upright, evenly exposed, without borders and markers.")] = False,
+        "--clean", help="Make upright, evenly exposed hands without borders and markers.")] = False,
 ):
     """Make synthetic hand radiographs whose bone age, mask and key points are known.
 
@@ -261,10 +261,10 @@ def paper(
         help="Name in reports/profiles, or a path ending in .yaml.")] = "phantom",
     data:Annotated[str, typer.Option(
         metavar="DIR", show_default=False,
-        help="Folder of the radiographs, for profiles that need some.")] = "",
-    limit:Annotated[int, typer.Option(min=0, help="Use only that many radiographs; 0: all.")] = 0,
+        help="Folder of radiographs, if the profile needs one.")] = "",
+    limit:Annotated[int, typer.Option(min=0, help="Maximum number of radiographs; 0: all.")] = 0,
     cores:Annotated[int|None, typer.Option(
-        min=1, show_default=False, help="Cores to use; without it, all.")] = None,
+        min=1, show_default=False, help="Number of CPU cores; default: all.")] = None,
     only:Annotated[list[str]|None, typer.Option(
         metavar="TARGET", show_default=False,
         help="Snakemake target: a rule, such as ablation, or a file of the run; may be repeated.")] = None,
@@ -275,7 +275,7 @@ def paper(
     """Rerun the paper in this clone and build its site.
 
     \b
-    On phantoms, on a folder of radiographs, and on a cluster:
+    With phantoms; with a folder of radiographs; with a Slurm cluster:
       boneage paper
       boneage paper --profile sample --data radiographs --limit 120
       boneage paper --profile rsna --data radiographs --slurm
@@ -299,14 +299,14 @@ class ReleaseOptions:
         help="Name in reports/profiles, or a path ending in .yaml.")] = "release"
     ages_only: Annotated[bool, typer.Option(
         "--ages-only",
-        help="Fit the bone-age networks only, after the released networks for masks and key points (which "
-             "may have been fitted on these radiographs).")] = False
+        help="Fit only the bone-age networks. Masks and key points are predicted by the released networks, "
+             "which may have been fitted on these radiographs.")] = False
     grid: Annotated[Path|None, typer.Option(
         metavar="DIR", show_default=False,
-        help="results/ of a run of the profile sample, whose numbers go onto the card.")] = None
+        help="Folder results/ of a run with the profile sample; its numbers are added to the card.")] = None
     publish: Annotated[Path|None, typer.Option(
         metavar="DIR", show_default=False,
-        help="Folder for the networks, their cards and ensemble rules, as the package holds them.")] = None
+        help="Folder to publish networks, cards and ensemble rules in, as in boneage/weights.")] = None
 
 # %% ../nbs/assessing/28_cli.ipynb #43
 @app.command(epilog="Research use only: boneage is not a medical device.")
@@ -317,7 +317,7 @@ def release(
     """Fit the released networks on real radiographs, and measure their errors on held-out ones.
 
     \b
-    All networks again, in this clone; or those for the bone age alone:
+    All networks in this clone; or only those for the bone age:
       boneage release --data radiographs --publish boneage/weights
       boneage release --data radiographs --ages-only --publish boneage/weights
 
@@ -332,7 +332,7 @@ def release(
         profile = load_profile(path, data=options.data)
         if not Path(options.data).is_dir():
             raise ValueError(f"{options.data}: no such folder of radiographs.")
-        if profile.fine_tuning.start == "imagenet": imagenet_weights()  # raises now, not after hours
+        if profile.fine_tuning.start == "imagenet": imagenet_weights()  # raises now, not after hours of fitting
         workspace = open_workspace(profile)
         card = _fit_release(workspace, options)
     except ValueError as error: fail(error)
@@ -342,10 +342,10 @@ def release(
 
 
 def _fit_release(
-    workspace, # of the profile
+    workspace, # where the run's files are written
     options:ReleaseOptions,
-) -> dict:     # card of the bone-age networks
-    "Fit the networks of a release, and publish them where a folder is given"
+) -> dict:     # card of the bone-age networks, with their errors
+    "Fit the networks of a release, and publish them if `options.publish` names a folder"
     from datetime import date
 
     from boneage.assessment import load_assessor
@@ -376,7 +376,7 @@ def export(
     out:Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.", show_default=False)],
     weights:Annotated[Path|None, typer.Option(
         metavar="DIR", show_default=False,
-        help="Run folder with fitted networks; without it, the released ones.")] = None,
+        help="Run folder with fitted networks; default: the released ones.")] = None,
 ):
     """Write the whole assessment as ONNX models, which need onnxruntime and no PyTorch.
 

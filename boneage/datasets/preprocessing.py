@@ -41,10 +41,10 @@ from ..segmentation import segment, segmentation_input
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #05
 def map_in_parallel(
-    function,               # of one item
+    function,               # called with one item
     items,                  # any sequence
-    workers:int|None=None,  # threads; None: one a core
-    label:str="",           # of the progress bar on a terminal; no bar without a label
+    workers:int|None=None,  # threads; None: one per core
+    label:str="",           # label of the progress bar on a terminal; empty: no bar
 ):
     "Yield `(item, result)` in order; a `ValueError` that `function` raised is yielded as the result"
     def attempt(item):
@@ -73,20 +73,20 @@ def _progress_bar(label, total):
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #14
 def result_or_raise(
-    result,  # of `map_in_parallel`
+    result,  # from `map_in_parallel`: a result or an error
 ):
-    "Return a result, or raise the error that took its place"
+    "Return a result; if it is an error, raise it"
     if isinstance(result, Exception): raise result
     return result
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #07b
 def collect_rows(
     ids:list[str],
-    function,              # of a position in `ids` → dict of plain values
-    part:str|Path,         # file, .jsonl, that keeps the rows until all are there
-    made_with:str = "",    # what the rows depend on; rows made with anything else are computed again
+    function,              # position in `ids` → dict of plain values
+    part:str|Path,         # .jsonl file that keeps the rows until all are computed
+    made_with:str = "",    # identifies the network; rows in `part` with another value are discarded
     workers:int|None=None,
-    label:str="",          # of the progress bar
+    label:str="",          # label of the progress bar
 ) -> pd.DataFrame:         # id and the columns of the rows, in the order of `ids`
     "Compute a row for each id, resumably; the caller publishes the table, then removes `part`"
     part = Path(part)
@@ -117,7 +117,7 @@ def read_segmentation_inputs(
     cohort:pd.DataFrame,    # id, path
     shape:tuple,            # (h, w) of the stored radiographs
     workers:int|None=None,
-) -> tuple[pd.DataFrame, np.ndarray, list[str]]: # readable rows; uint8 (n, h, w); sentences on the rest
+) -> tuple[pd.DataFrame, np.ndarray, list[str]]: # readable rows; uint8 (n, h, w); error messages
     "Read every radiograph at the size of the network's input"
     def read(path): return segmentation_input(read_radiograph(path), shape)[0]
     readable, inputs, problems = [], [], []
@@ -132,9 +132,9 @@ def read_segmentation_inputs(
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #13
 def write_masks(
-    cohort:pd.DataFrame,  # id, path of readable radiographs
+    cohort:pd.DataFrame,  # id and path of readable radiographs
     network, config:dict, # a fitted U-Net
-    folder:str|Path,      # for <id>.png
+    folder:str|Path,      # where each mask is written as <id>.png
     made_with:str = "",   # identifies the network, see `collect_rows`
     workers:int|None=None,
 ) -> pd.DataFrame:        # id, mask (path), quality, area (share of the image)
@@ -152,7 +152,7 @@ def write_masks(
 # %% ../../nbs/datasets/34_preprocessing.ipynb #18
 @dataclass(frozen=True)
 class RadiographMeasures:
-    "What is measured on a radiograph inside its mask"
+    "Contrast of a radiograph inside its mask, and the first crop for the key-point detector"
     contrast: Contrast
     crop: np.ndarray            # uint8 (s, s) or (inputs, s, s), first input of the key-point detector
     crop_from_image: np.ndarray # 3×3
@@ -160,8 +160,8 @@ class RadiographMeasures:
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #19
 def measure_radiograph(
-    path:str,      # of the radiograph
-    mask_path:str, # of its mask
+    path:str,      # file of the radiograph
+    mask_path:str, # file of its mask
     size:int=256,  # side of the crop
     inputs:int=1,  # channels of the crop, see `key_point_crop`
 ) -> RadiographMeasures:
@@ -179,19 +179,19 @@ def measure_radiograph(
 MATRIX_COLUMNS = ["xx", "xy", "x0", "yx", "yy", "y0"]  # x' = xx·x + xy·y + x0, y' = yx·x + yy·y + y0
 
 def matrix_from_row(
-    row,         # with MATRIX_COLUMNS
+    row,         # dict or table row with the MATRIX_COLUMNS
 ) -> np.ndarray: # 3×3, frame_from_image
     "Return the registration matrix of a row of `registration.csv`"
     return np.vstack([np.array([row[c] for c in MATRIX_COLUMNS], float).reshape(2, 3), [0, 0, 1]])
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #23
 def register_radiograph(
-    path:str,            # of the radiograph
+    path:str,            # file of the radiograph
     mask_path:str,
     contrast:Contrast,
     network,             # a key-point network
     config:dict,         # its configuration
-    passes:int|None=None,
+    passes:int|None=None, # number of detections, each on a crop from the last one; None: from `config`
 ) -> dict:  # one row: height, width, key points, pass_displacement, MATRIX_COLUMNS, mirrored, confidence
     "Detect the key points of a radiograph and register it"
     image, mask = read_radiograph(path), read_mask(mask_path)
@@ -213,9 +213,9 @@ def register_radiograph(
 def register_cohort(
     radiographs:pd.DataFrame,  # id, path, mask
     contrasts:list[Contrast],
-    network:tuple,             # the key-point network and its configuration, as of `load_network`
+    network:tuple,             # the key-point network and its configuration, as from `load_network`
     passes:int|None,           # None: as in the network's configuration
-    part:str|Path,             # file that keeps the rows until all are there, see `collect_rows`
+    part:str|Path,             # file that keeps the rows until all are computed, see `collect_rows`
     made_with:str = "",
     workers:int|None=None,
 ) -> pd.DataFrame:             # id and the columns of `register_radiograph`
@@ -227,17 +227,17 @@ def register_cohort(
 # %% ../../nbs/datasets/34_preprocessing.ipynb #30
 def extract_regions(
     radiograph:RegisteredRadiograph,
-    wanted:list[tuple[str, str]], # (input, region), as ("registered", "carpals")
+    wanted:list[tuple[str, str]], # (input, region) pairs, such as ("registered", "carpals")
     scales:dict,                  # input pixels per frame pixel, by region
-    margin:float,                 # share of the region's size, each side
-) -> list[np.ndarray]:            # uint8 (h, w), one for each wanted
+    margin:float,                 # share of the region's size, added on each side
+) -> list[np.ndarray]:            # uint8 (h, w), one for each pair
     "Cut network inputs from one radiograph"
     return [region_image(radiograph.preprocessed(kind), region, scales[region], margin)
             for kind, region in wanted]
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #31b
 def _reserve(
-    path:Path,    # of a new .npy file
+    path:Path,    # the new .npy file
     shape:tuple,
 ) -> np.memmap:   # uint8, zeros
     "Create a memory-mapped array and reserve its space on the disk"
@@ -248,14 +248,14 @@ def _reserve(
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #31
 def write_regions(
-    radiographs:pd.DataFrame,       # id, path, mask, and MATRIX_COLUMNS
+    radiographs:pd.DataFrame,       # columns id, path, mask, and MATRIX_COLUMNS
     contrasts:list[Contrast],
-    wanted:list[tuple[str, str]],   # as of `extract_regions`
+    wanted:list[tuple[str, str]],   # (input, region) pairs, see `extract_regions`
     scales:dict, margin:float,
-    folder:str|Path,                # for <input>-<region>.npy and ids.csv
+    folder:str|Path,                # gets <input>-<region>.npy and ids.csv
     workers:int|None=None,
 ):
-    "Cut the regions of every radiograph into memory-mapped arrays; they are published together"
+    "Write the regions of all radiographs to arrays; the folder appears when all are complete"
     with publish_folder(folder) as making:
         count, arrays = len(radiographs), []
         for kind, region in wanted:

@@ -29,9 +29,9 @@ from ..inference import allowed_cores
 
 # %% ../../nbs/paper/66_run.ipynb #03b
 def model_groups(
-    size:int, # models that share a notebook run
+    size:int, # number of models that one executed notebook fits
 ) -> list[list[str]]: # names
-    "Group the paper's models, the grid's 18 and the ablation's two; groups share an input and a region"
+    "Group the 18 models of the paper's grid and the two of its ablation, sorted by input and region"
     names = sorted([*grid(), *ablation()], key=lambda name: (name.input, name.region, name.head))
     return [[str(name) for name in names[i:i + size]] for i in range(0, len(names), size)]
 
@@ -39,7 +39,7 @@ def model_groups(
 def imported_modules(
     source:str,           # Python source
     package:str|Path,     # folder of the library
-    folder:str|Path = "", # folder of the source in the library, for its relative imports: "", "training"
+    folder:str|Path = "", # folder of the source in the library, for relative imports, such as "training"
 ) -> set[Path]:           # files of the library
     "Find the modules of this library that a piece of source imports"
     here, names = ("boneage", *Path(folder).parts), set()
@@ -48,7 +48,7 @@ def imported_modules(
         if not isinstance(node, ast.ImportFrom): continue
         start = here[:len(here) + 1 - node.level] if node.level else ()
         module = ".".join([*start, *filter(None, [node.module])])
-        names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}  # a name may be a module, too
+        names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}  # a name may be a module
     inside = [name.split(".")[1:] for name in names if name.startswith("boneage.")]
     return {path for parts in inside if (path := Path(package, *parts).with_suffix(".py")).is_file()}
 
@@ -70,12 +70,12 @@ def report_inputs(
 
 # %% ../../nbs/paper/66_run.ipynb #09
 def run_report(
-    notebook:str|Path,  # with a cell tagged `parameters`
+    notebook:str|Path,  # the report; has a cell tagged `parameters`
     executed:str|Path,  # path of the executed copy
     parameters:dict,
-    log=print,          # called with lines on the progress
+    log=print,          # called with each line of progress
 ) -> None:
-    "Execute a report; `ProfileError` with the error of the failed cell, `WriteError` if the disk is full"
+    "Execute a report; raises `ProfileError` if a cell fails, `WriteError` if the disk is full"
     import papermill
     from papermill.exceptions import PapermillException, PapermillExecutionError
     title, executed, began = Path(notebook).stem, Path(executed), time.monotonic()
@@ -118,21 +118,21 @@ def _private_sockets():
 # %% ../../nbs/paper/66_run.ipynb #12
 @contextmanager
 def lock_workspace(workspace:Workspace):
-    "Hold the workspace for this run; `ProfileError` when another run holds it"
+    "Lock the workspace for this run; raises `ProfileError` if another run has locked it"
     with open(workspace.path(".lock"), "w") as file:
         try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ProfileError(f"{workspace.root}: another run is under way here; "
                                "wait for it, or stop it") from None
-        os.set_inheritable(file.fileno(), True)  # the processes that it starts hold it, too
+        os.set_inheritable(file.fileno(), True)  # child processes keep the lock
         yield file.fileno()
 
 # %% ../../nbs/paper/66_run.ipynb #13b
 def slurm_options(
     settings:ClusterSettings,
-    generic:str,              # the partition's generic resources, as `sinfo` lists them
+    generic:str,              # the partition's generic resources (GPUs), as `sinfo` lists them
 ) -> list[str]:
-    "Snakemake's options for sending jobs to Slurm, and the resources of a job"
+    "Snakemake's options to submit jobs to Slurm, with the resources that each job requests"
     cpus = f"max(threads, {settings.cpus}) if threads > 1 else 1"
     resources = dict(mem_mb=settings.memory, runtime=settings.minutes, cpus_per_task=cpus)
     if settings.partition: resources["slurm_partition"] = repr(settings.partition)
@@ -154,11 +154,11 @@ def _run_command(*command) -> str:
 
 
 def cancel_jobs(
-    prefix:str,               # of the jobs' names
+    prefix:str,               # start of the jobs' names
     run_command=_run_command, # (command, arguments) → output
-    patience=60,              # seconds to wait until they have ended
+    patience=60,              # seconds to wait for them to end
 ):
-    "Cancel the user's jobs with names of that prefix and wait until they end; `ProfileError` if they do not"
+    "Cancel the user's jobs with this prefix and wait for their end; raises `ProfileError` if some continue"
     for _ in range(patience):
         lines = run_command("squeue", "--me", "--noheader", "--format=%i %j").splitlines()
         jobs = [line.partition(" ") for line in lines]
@@ -172,7 +172,7 @@ def cancel_jobs(
 # %% ../../nbs/paper/66_run.ipynb #13g
 @contextmanager
 def exclusive_slurm_jobs(workspace:Workspace, run_command=_run_command):
-    "Keep the queue free of other jobs of this workspace; yields the prefix of names for the block's own jobs"
+    "Cancel this workspace's jobs before and after the block; yields the prefix for the block's jobs"
     digest = blake2b(str(workspace.root.resolve()).encode(), digest_size=6).hexdigest()
     prefix = f"boneage-{digest}"
     cancel_jobs(prefix, run_command)
@@ -183,7 +183,7 @@ def exclusive_slurm_jobs(workspace:Workspace, run_command=_run_command):
 def check_request(
     profile:Profile,
     project:Path,     # folder with the Snakefile
-    slurm:bool=False, # jobs go to a cluster
+    slurm:bool=False, # whether jobs run on a Slurm cluster
 ):
     "Raise `ProfileError` if a package, the clone, Slurm or the radiographs are missing"
     missing = [name for name in ("papermill", "snakemake") if find_spec(name) is None]
@@ -216,7 +216,7 @@ def _check_slurm():
 # %% ../../nbs/paper/66_run.ipynb #17
 @contextmanager
 def _slurm_run(workspace:Workspace):
-    "Yield Snakemake's options for a run on Slurm; its jobs end with the block"
+    "Yield Snakemake's options for a run on Slurm; jobs that are left at the end are cancelled"
     settings = workspace.profile.cluster
     partition = ["--partition", settings.partition] if settings.partition else []
     generic = _run_command("sinfo", "--noheader", "--format=%G", *partition)
@@ -239,14 +239,14 @@ def _run_snakemake(project:Path, workspace:Workspace, options:list[str], targets
 
 def run_paper(
     profile:str="phantom", # a name in reports/profiles, or a path
-    cores:int|None=None,   # None: all
+    cores:int|None=None,   # number of CPU cores; None: all
     project:str|Path=".",  # the clone
     targets:tuple=(),      # Snakemake targets; none: everything and the site
-    log=print,             # called with lines for the user
-    slurm:bool=False,      # long reports are jobs of a Slurm cluster
+    log=print,             # called with each line for the user
+    slurm:bool=False,      # whether long reports run as jobs on a Slurm cluster
     **changes,             # `data`, the folder of radiographs, and `limit`; empty or 0: as in the profile
-) -> int:                  # exit code: 1 if a report failed or the input has problems
-    "Run every report that is out of date, in order, and build the site; `ProfileError` if nothing can start"
+) -> int:                  # exit code, not 0 if a report failed or some files could not be used
+    "Run all reports that are out of date and build the site; raises `ProfileError` if it cannot start"
     project = Path(project)
     path = Path(profile) if profile.endswith(".yaml") else project/"reports"/"profiles"/f"{profile}.yaml"
     chosen = load_profile(path, **{key: value for key, value in changes.items() if value})
@@ -258,7 +258,7 @@ def run_paper(
         if slurm: log(f"Long reports are jobs of the cluster: squeue --me lists them; their log: {messages}.")
         code = _run_snakemake(project, workspace, options, targets, lock)
     if code:
-        log(f"The run stopped; what is done is kept, and the same command resumes it. Details: {messages}")
+        log(f"The run stopped; finished reports are kept. The same command resumes it. Details: {messages}")
         return code
     log(f"Done in {time.monotonic() - began:.0f} s.")
     problems = read_problems(workspace)
