@@ -26,10 +26,10 @@ LAYER_COLOURS = {"input": "#BBBBBB", "convolution": "#0072B2", "max-pool": "#D55
 class Layer:
     "One layer of a drawing"
     kind: str        # a key of LAYER_COLOURS
-    channels: int    # of its output
-    height: int      # of its output; 1 for fully connected layers
+    channels: int    # number of channels of its output
+    height: int      # height of its output; 1 for fully connected layers
     width: int
-    parameters: int  # weights, with those of its activation and normalisation
+    parameters: int  # number of weights, including activation and normalisation
     kernel: int = 0  # side of a convolution's kernel
     skip: int = -1   # index of the earlier layer whose output is appended to its input
 
@@ -42,7 +42,7 @@ def _sizes(tensor):
     return tuple(tensor.shape[1:]) if tensor.dim() == 4 else (tensor.shape[-1], 1, 1)
 
 def _before_convolution(layers, sizes):
-    "Add the pooling or upsampling before a convolution whose input has `sizes`; find its skip's source or -1"
+    "Add pooling or upsampling before a convolution with input `sizes`; return layers and skip index or -1"
     channels, height, width = sizes
     last = layers[-1]
     if height != last.height:
@@ -54,7 +54,7 @@ def _before_convolution(layers, sizes):
     return layers, sources[-1] if appended > 0 and sources else -1
 
 def _with_module(layers, module, inputs, output):
-    "Layers after one more module of the network"
+    "Return the layers with one more module of the network"
     parameters = sum(parameter.numel() for parameter in module.parameters())
     if type(module) not in _KINDS:
         return [*layers[:-1], replace(layers[-1], parameters=layers[-1].parameters + parameters)]
@@ -84,8 +84,8 @@ def network_layers(
 # %% ../../nbs/paper/63_architectures.ipynb #11
 def layer_counts(
     layers:list[Layer],
-) -> dict:  # input height and width, blocks, connected (with the output), classes (0: regression), parameters
-    "A network in a few numbers"
+) -> dict:  # height, width (input), blocks, connected (with output), classes (0: regression), parameters
+    "Count blocks, fully connected layers, classes and weights of a network"
     kinds = [layer.kind for layer in layers]
     return {"height": layers[0].height, "width": layers[0].width, "blocks": kinds.count("max-pool"),
             "connected": kinds.count("fully connected"),
@@ -150,7 +150,7 @@ def draw_layers(
 ):
     "Draw layers as bars from left to right: height shows resolution, width shows channels"
     slots, scale = _positions(layers)
-    tops = {}  # of each bar: middle and upper edge
+    tops = {}  # bar → x of its middle, y of its upper edge
     for group, (start, end), label in zip(layer_groups(layers), slots, _group_labels(layers)):
         sizes = [_bar_size(layers[i], layers[0].height) for i in group]
         x = (start + end - scale * sum(width for width, _ in sizes)) / 2

@@ -19,9 +19,9 @@ from .figures import SEX_LABELS
 # %% ../../nbs/paper/64_publication.ipynb #05
 def publish_figure(
     workspace:Workspace,
-    name:str,            # of the files
+    name:str,            # name of the files, without extension
     figure:Figure,
-    data:pd.DataFrame,   # of the figure, one row a mark, a bar or a radiograph
+    data:pd.DataFrame,   # data of the figure: one row per mark, bar or radiograph
 ) -> str:                # Markdown: links to both files, from a page in `notebooks/` or in the site
     "Write a figure to `figures/<name>.svg` and its data to `figures/<name>.csv`"
     if data.empty: raise ValueError(f"figure {name}: there is no data to publish with it")
@@ -33,9 +33,9 @@ def publish_figure(
 # %% ../../nbs/paper/64_publication.ipynb #07
 def show_figure(
     workspace:Workspace,
-    name:str,            # of the files
+    name:str,            # name of the files, without extension
     figure:Figure,
-    data:pd.DataFrame,   # of the figure
+    data:pd.DataFrame,   # data of the figure
 ):
     "Show a figure on a page, with links to its SVG and CSV below it"
     display(figure, Markdown(publish_figure(workspace, name, figure, data)))
@@ -59,8 +59,8 @@ def _label_values(table, axis):
     return table.set_axis(pd.Index(labels.iloc[:, 0]), axis=axis)
 
 def format_table(
-    table:pd.DataFrame,  # with columns or levels as the library names them
-) -> pd.DataFrame:       # the groups as its index, full names, two decimals
+    table:pd.DataFrame,  # with the short names of the code
+) -> pd.DataFrame:       # groups as index, full names, two decimals
     "Format a table for a page"
     groups = [column for column in ("model", *PAPER_ORDER) if column in table]
     table = table.set_index(groups) if groups else table

@@ -72,8 +72,8 @@ from ..training.core import FitJob
 from ..training.fine_tuning import assign_folds, fine_tune, predict_distributions
 
 # %% ../../nbs/release/71_ages.ipynb #06
-ORIGINAL_SCALES = dict(hand=0.144)  # of original radiographs: 288×216 pixels
-SHORT_SCALES = dict(hand=0.128)     # of the short recipe: 256×192 pixels
+ORIGINAL_SCALES = dict(hand=0.144)  # for original radiographs: 288×216 pixels
+SHORT_SCALES = dict(hand=0.128)     # for the short recipe: 256×192 pixels
 PAPER_NETWORK = change_settings(    # the paper's network, at a size that two cores can fit
     BoneAgeSettings(), dict(schedule=dict(epochs=30)))
 
@@ -81,7 +81,7 @@ PAPER_NETWORK = change_settings(    # the paper's network, at a size that two co
 def write_age_regions(
     workspace:Workspace,
 ) -> pd.DataFrame:  # radiographs with regions: id, sex, bone_age, fold
-    "Write `ages/radiographs.csv` and the regions in `ages/`; current ones are kept"
+    "Write `ages/radiographs.csv` and the regions in `ages/`, except regions that are up to date"
     radiographs = _registered_radiographs(workspace)
     table, contrasts = radiographs[["id", "sex", "bone_age", "fold"]], None
     changed = (workspace.root/"held_out.csv").stat().st_mtime
@@ -131,7 +131,7 @@ def member_name(
 # %% ../../nbs/release/71_ages.ipynb #09
 def cross_fit_ages(
     workspace:Workspace,
-    radiographs:pd.DataFrame,  # of `write_age_regions`
+    radiographs:pd.DataFrame,  # returned by `write_age_regions`
     log:Callable|None=None,    # called with a line after each epoch
 ):
     "Fit the network of every region and fold; write `models/boneage-<region>-<fold>/`"
@@ -146,14 +146,14 @@ def cross_fit_ages(
 
 
 def _job(workspace, folder, fold=0, log=None):
-    "Describe a fit of the release; the checkpoint has the name of the folder"
+    "Describe a fit of the release; the checkpoint is named after the folder"
     checkpoint = workspace.root/"checkpoints"/f"{folder.name}.safetensors"
     return FitJob(folder, checkpoint, workspace.profile.seed + fold, log=log, stale="restart")
 
 # %% ../../nbs/release/71_ages.ipynb #10
 def read_out_of_fold_distributions(
     workspace:Workspace,
-    radiographs:pd.DataFrame,  # of `write_age_regions`
+    radiographs:pd.DataFrame,  # returned by `write_age_regions`
     region:str,
 ) -> np.ndarray:               # (n, 3, 240): distributions over months for each of SEX_OUTPUTS
     "Read the out-of-fold distributions of a region, in the order of the radiographs"
@@ -163,18 +163,18 @@ def read_out_of_fold_distributions(
         ids = pd.read_csv(folder/"predictions.csv", dtype={"id": str}).id
         distributions[pd.Index(radiographs.id).get_indexer(ids)] = np.load(folder/"distributions.npy")
     if np.isnan(distributions).any():
-        raise ValueError(f"{workspace.models}: not every radiograph has been left out by a network of the "
+        raise ValueError(f"{workspace.models}: some radiographs were not left out by any network of the "
                          f"region {region}.")
     return distributions
 
 # %% ../../nbs/release/71_ages.ipynb #12
 def fit_released_ensemble(
-    distributions:np.ndarray,  # (k, n, 240) of k regions
+    distributions:np.ndarray,  # (k, n, 240) for k regions
     bone_age:np.ndarray,       # (n,) months
     members,                   # k names
     coverage:float=0.9,
 ) -> EnsembleRule:
-    "Fit the weights of the regions and the width of the interval, in standard deviations of the ensemble"
+    "Fit the regions' weights, and the half-width of the interval in standard deviations of the ensemble"
     months = np.asarray(distributions) @ np.arange(MONTHS)
     weights = ensemble_weights(months - bone_age)
     rule = EnsembleRule(tuple(members), weights, 0.0, half_width_in_sd=True)
@@ -184,7 +184,7 @@ def fit_released_ensemble(
 
 # %% ../../nbs/release/71_ages.ipynb #13
 def cross_fit_ensemble(
-    distributions:np.ndarray,  # (k, n, 3, 240) of k regions, for each of SEX_OUTPUTS
+    distributions:np.ndarray,  # (k, n, 3, 240) for k regions and each of SEX_OUTPUTS
     radiographs:pd.DataFrame,  # id, sex, bone_age, fold
     members,                   # k names
     sex_known:bool=True,
@@ -227,7 +227,7 @@ def interval_score(
 def summarise_age_errors(
     ensemble_prediction:pd.DataFrame,  # of `cross_fit_ensemble`
 ) -> list[dict]:                       # a row for each group
-    "Summarise errors and intervals of the ensemble for all, by sex and by stage"
+    "Summarise the ensemble's errors and intervals for all radiographs, by sex and by stage of development"
     staged = add_stage(ensemble_prediction)
     groups = {"all": staged, "boys": staged[staged.sex == "M"], "girls": staged[staged.sex == "F"]}
     groups |= {stage: rows for stage, rows in staged.groupby("stage", sort=False, observed=True)}
@@ -257,15 +257,15 @@ ORIGINAL = "ImageNet weights, original radiographs"
 @dataclass(frozen=True)
 class AblationVariant:
     "How a network for the whole hand differs from the released recipe"
-    changes: tuple            # changes of the settings, applied in turn
+    changes: tuple            # changes of the settings, applied one after the other
     regions: str              # folder in `ages/`
-    kind: str = "registered"  # how far the radiographs have been preprocessed
+    kind: str = "registered"  # preprocessing of the radiographs: "registered" or "original"
 
 
 def short_recipe(
     epochs:int=12,
 ) -> dict:  # changes of the settings
-    "The short recipe, at 256×192 pixels"
+    "Return the changes that turn the released recipe into the short one, at 256×192 pixels"
     return dict(scales=SHORT_SCALES, schedule=dict(epochs=epochs, learning_rate=6e-4), batch_size=16,
                 augmentation=dict(levels=0.0, sharpness=0.0))
 
@@ -273,7 +273,7 @@ def short_recipe(
 def ablation_variants(
     epochs:int=12,                   # of the short recipe
 ) -> dict[str, AblationVariant]:     # by name
-    "Variants of the fit for the whole hand"
+    "List variants of the fit for the whole hand"
     recipe = short_recipe(epochs)
     original = dict(scales=ORIGINAL_SCALES, schedule=dict(epochs=epochs + 2),
                     augmentation=dict(rotation=20.0, zoom=0.2))
@@ -287,7 +287,7 @@ def ablation_variants(
 # %% ../../nbs/release/71_ages.ipynb #24
 def cross_fit_variants(
     workspace:Workspace,
-    radiographs:pd.DataFrame,            # of `write_age_regions`
+    radiographs:pd.DataFrame,            # returned by `write_age_regions`
     wanted:dict[str, AblationVariant],   # by name
     folds:tuple=(0,),                    # folds to leave out and predict
     log:Callable|None=None,
@@ -317,12 +317,12 @@ def _fit_variant(workspace, radiographs, variant, in_training, folder, fold, log
 # %% ../../nbs/release/71_ages.ipynb #24d
 def fit_nested(
     workspace:Workspace,
-    radiographs:pd.DataFrame,  # of `write_age_regions`
+    radiographs:pd.DataFrame,  # returned by `write_age_regions`
     variant:AblationVariant,
     fold:int=0,                # fold to leave out and predict
     log:Callable|None=None,
 ) -> pd.DataFrame:             # variant, id, sex, bone_age, predicted
-    "Predict a fold by the mean of networks that each leave out one more fold"
+    "Predict a fold by the mean of networks that each leave out this fold and another one"
     others = [other for other in range(workspace.profile.fine_tuning.folds) if other != fold]
     tables = []
     for other in others:
@@ -355,7 +355,7 @@ def fit_on_phantoms(
 
 
 def _phantom_radiographs(folder):
-    "Phantoms as a cohort, with true masks and frames"
+    "Table of phantoms with their true masks and registrations"
     points, masks = read_key_points(folder/"keypoints.csv").set_index("id"), read_mask_folder(folder/"masks")
     radiographs = load_cohort(folder)
     points = points.loc[radiographs.id, list(POINT_COLUMNS)].to_numpy(float).reshape(-1, 3, 2)
@@ -378,11 +378,11 @@ def region_predictions(
 # %% ../../nbs/release/71_ages.ipynb #40c
 def predict_with_tta(
     workspace:Workspace,
-    radiographs:pd.DataFrame,  # of `write_age_regions`
+    radiographs:pd.DataFrame,  # returned by `write_age_regions`
     region:str,
-    tta:tuple=(),              # degrees and zoom of each copy, instead of the settings'; none: unchanged
+    tta:tuple=(),              # degrees and zoom of each transformed copy; (): only the unchanged input
 ) -> pd.DataFrame:             # id, sex, bone_age, predicted
-    "Predict out of fold with other test-time augmentation than the settings'"
+    "Predict out of fold with a test-time augmentation that may differ from the one in the settings"
     images, _ = read_regions(workspace.root/"ages"/"regions", "registered", region)
     distributions = np.zeros((1, len(radiographs), len(SEX_OUTPUTS), MONTHS), np.float32)
     for fold in range(workspace.profile.fine_tuning.folds):
@@ -394,7 +394,7 @@ def predict_with_tta(
 # %% ../../nbs/release/71_ages.ipynb #25
 def fit_paper_network(
     workspace:Workspace,
-    radiographs:pd.DataFrame,  # of `write_age_regions`
+    radiographs:pd.DataFrame,  # returned by `write_age_regions`
     folds:tuple=(0,),
     log:Callable|None=None,
 ) -> pd.DataFrame:             # variant, id, sex, bone_age, predicted
@@ -410,7 +410,7 @@ def fit_paper_network(
 
 # %% ../../nbs/release/71_ages.ipynb #26
 def summarise_ablation(
-    tables:pd.DataFrame,                 # variant, reference (in `references`), id, bone_age, predicted
+    tables:pd.DataFrame,                 # variant, reference (key of `references`), id, bone_age, predicted
     references:dict[str, pd.DataFrame],  # by name: id, predicted
 ) -> list[dict]:                         # a row for each variant and reference
     "Compute the error of each variant and its paired difference from its reference"
@@ -432,19 +432,19 @@ def summarise_ablation(
 class AblationSize:
     "Epochs and phantoms of the ablation"
     epochs: int = 12         # of the short recipe
-    phantoms: int = 800      # to fit on first, in one variant
+    phantoms: int = 800      # number of phantoms, for the variant that is fitted on them first
     phantom_epochs: int = 6
 
 
 def run_ablation(
     workspace:Workspace,
-    radiographs:pd.DataFrame,          # of `write_age_regions`
+    radiographs:pd.DataFrame,          # returned by `write_age_regions`
     distributions:np.ndarray,          # (k, n, 3, 240), of `read_out_of_fold_distributions`
     ensemble_prediction:pd.DataFrame,  # of `cross_fit_ensemble`
-    without_sex:pd.DataFrame,          # the same for unknown sex
+    without_sex:pd.DataFrame,          # as `ensemble_prediction`, for unknown sex
     log:Callable|None=None,
     size:AblationSize=AblationSize(),
-) -> list[dict]:                       # of `summarise_ablation`
+) -> list[dict]:                       # rows of `summarise_ablation`
     "Fit all variants and compare them with their references"
     regions = tuple(workspace.profile.fine_tuning.regions)
     hand = region_predictions(distributions, radiographs, regions, "hand").assign(variant=HAND)
@@ -480,7 +480,7 @@ def summarise_regions(
     radiographs:pd.DataFrame,
     regions:tuple,                     # k names
     ensemble_prediction:pd.DataFrame,  # of `cross_fit_ensemble`
-) -> list[dict]:                       # as of `summarise_ablation`, without the reference
+) -> list[dict]:                       # rows as of `summarise_ablation`, without the reference
     "Compute the error of each region alone, and its paired difference from the ensemble"
     tables = [region_predictions(distributions, radiographs, regions, region)
               .assign(variant=f"{region} alone") for region in regions]
@@ -512,10 +512,10 @@ def publish_ages(
     workspace:Workspace,
     rules:dict[str, EnsembleRule],
     folder:str|Path,  # where the networks and `ensembles.json` are written
-    card:dict,        # of `release_ages`, written to `bone-age.json`
+    card:dict,        # returned by `release_ages`, written to `bone-age.json`
     date:str,         # year-month-day
 ):
-    "Write the networks in bytes, the rules and the card"
+    "Write the networks (one byte per weight), the rules and the card"
     folder = Path(folder)
     members = sorted({name for rule in rules.values()
                       for name, weight in zip(rule.members, rule.weights) if weight > 0})
@@ -554,7 +554,7 @@ def build_age_fold_assessors(
     return assessors
 
 # %% ../../nbs/release/71_ages.ipynb #32
-FEW_GREY_LEVELS = 4  # between the darkest and the brightest of a hand: too few to read a bone age
+FEW_GREY_LEVELS = 4  # between the hand's darkest and brightest value; too few to predict a bone age
 
 
 def compute_age_changes(
@@ -603,7 +603,7 @@ def summarise_age_variants(
 # %% ../../nbs/release/71_ages.ipynb #43
 def summarise_paper_grid(
     results:str|Path,  # of a run: `work/sample/results`
-    note:str="",       # what was run; "": described from the run's profile and cohort
+    note:str="",       # describes the run; "": a description from its profile and cohort
 ) -> dict:             # note; tables by name: rows of numbers, each with its subject in `about`
     "Collect the ablation, the MAE of the models and the paper's comparisons from a run's tables"
     def rows(name, about, **numbers): return _grid_rows(Path(results)/f"{name}.csv", about, numbers)
@@ -619,7 +619,7 @@ def summarise_paper_grid(
 
 
 def _grid_rows(path, about, numbers):
-    "Rows of a table of results; `about` are its columns of names, `numbers` its other columns by title"
+    "Rows of a table of results; `about`: the columns to join as a name, `numbers`: title → column"
     table = pd.read_csv(path)
     subject = table[about[0]] if len(about) == 1 else table[about].agg(", ".join, axis=1)
     def rounded(column):
@@ -644,7 +644,7 @@ def _describe_run(workspace):
 def release_ages(
     workspace:Workspace,
     log:Callable|None=None,     # called with a line after each epoch
-    compare:bool=True,          # run the ablation and change some radiographs, too
+    compare:bool=True,          # also run the ablation, and assess changed radiographs
     preprocessing:str="by networks that were fitted without the radiograph, too",  # for the card
     grid:str|Path|None=None,    # `results/` of a run of the profile `sample`, for the card
 ) -> dict:                      # the card

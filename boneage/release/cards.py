@@ -47,7 +47,7 @@ from ..segmentation import segment
 # %% ../../nbs/release/72_cards.ipynb #05
 def outline_kinds(
     drawn:list[str],  # ids of radiographs with a mask drawn by hand
-) -> dict[str, str]:  # kind, by id; without masks that were corrected from a network's outline
+) -> dict[str, str]:  # id → kind; without masks corrected from a predicted outline
     "Select the hand-drawn masks that can measure a network"
     info = json.loads((files("boneage")/"data"/"rsna_labels.json").read_text(encoding="utf-8"))["info"]
     def kind(i): return "where round 2 had failed" if i in info["corrected"] else "before mining"
@@ -56,7 +56,7 @@ def outline_kinds(
 # %% ../../nbs/release/72_cards.ipynb #07
 def summarise_package_review(
     cohort:list[str],  # ids
-) -> dict:             # empty for another cohort than the reviewed one
+) -> dict:             # empty if the cohort is not the reviewed one
     "Summarise the review labels of the package"
     with (files("boneage")/"data"/"rsna_mask_reviews.csv").open(encoding="utf-8") as file:
         labels = pd.read_csv(file, dtype={"id": str})
@@ -75,7 +75,7 @@ def read_manual_labels(
 # %% ../../nbs/release/72_cards.ipynb #08
 def mask_card(
     workspace:Workspace,
-    held_out:pd.DataFrame,  # of `assess_held_out`
+    held_out:pd.DataFrame,  # returned by `assess_held_out`
 ) -> dict:                  # mining, crossfit, by_eye
     "Measure segmentation on held-out radiographs"
     masks = pd.DataFrame(dict(id=held_out.id, mask=held_out_mask_paths(workspace, held_out.id)))
@@ -92,14 +92,14 @@ def mask_card(
                 by_eye=summarise_package_review(held_out.id.tolist()))
 
 # %% ../../nbs/release/72_cards.ipynb #10
-TIPS = {  # our name and theirs
+TIPS = {  # tip → (our name, their name)
     "middle tip": ("middle_tip", "middle_finger4"), "thumb tip": ("thumb_tip", "thumb4")}
 
 
 def summarise_tip_distances(
-    held_out:pd.DataFrame,  # of `assess_held_out`
+    held_out:pd.DataFrame,  # returned by `assess_held_out`
     theirs:pd.DataFrame,    # id, <name>_x, <name>_y
-) -> dict:                  # by tip, and for both
+) -> dict:                  # for each tip, and for both together
     "Compare predicted tips with the labels of other authors"
     differences = {tip: _tip_differences(held_out, theirs, *names) for tip, names in TIPS.items()}
     return ({tip: _tip_row(*difference) for tip, difference in differences.items()}
@@ -125,10 +125,10 @@ def _tip_row(shares, vectors):
 # %% ../../nbs/release/72_cards.ipynb #13
 def warning_card(
     workspace:Workspace,
-    held_out:pd.DataFrame,     # of `assess_held_out`
-    assessors:list[Assessor],  # of the folds
+    held_out:pd.DataFrame,     # returned by `assess_held_out`
+    assessors:list[Assessor],  # one for each fold
     each:int=20,               # invalid inputs of each kind
-) -> dict:                     # empty with fewer than two labels in the first fold
+) -> dict:                     # empty if the first fold has fewer than two labelled radiographs
     "Compute the shares of good radiographs and of invalid inputs with a warning"
     good = _labelled_radiographs(workspace, len(assessors))
     bad = make_invalid_inputs(good, each) if len(good) > 1 else []
@@ -154,7 +154,7 @@ def time_pipeline_steps(
     paths:list[Path],    # of radiographs at full size
     assessor:Assessor,
     repeats:int=5,
-) -> dict:               # milliseconds by step, and in all: the median over the radiographs
+) -> dict:               # median milliseconds over the radiographs, for each step and for all
     "Measure the time of each step of the preprocessing"
     rounds = np.array([[_time_steps(path, assessor) for path in paths] for _ in range(repeats + 1)])
     times = np.median(rounds[1:], axis=0)  # the first round warms up
@@ -182,9 +182,9 @@ def _time_steps(path, assessor):
 # %% ../../nbs/release/72_cards.ipynb #15
 def point_card(
     workspace:Workspace,
-    held_out:pd.DataFrame,     # of `assess_held_out`
-    assessors:list[Assessor],  # of the folds
-    every:int=22,              # every so-many-th radiograph of the cohort is changed and assessed again
+    held_out:pd.DataFrame,     # returned by `assess_held_out`
+    assessors:list[Assessor],  # one for each fold
+    every:int=22,              # 22: each 22nd radiograph is also assessed in changed pose and exposure
 ) -> dict:                     # crossfit, quantiles, against_21_points, variants, warnings, milliseconds
     "Measure key points and registration on held-out radiographs"
     data, some = Path(workspace.profile.data), workspace.read_table("cohort").iloc[::every]
@@ -198,7 +198,7 @@ def point_card(
 
 
 def _detector_errors(workspace, held_out):
-    "Errors and quantiles of the released detector, of the paper's, and of those on the package's card"
+    "Errors and quantiles of the released and the paper's detector; others are copied from the package's card"
     labels = read_manual_labels(workspace)
     labels = labels[labels[list(POINT_COLUMNS)].notna().any(axis=1)]
     tables = {"heat maps (released)": held_out}
@@ -216,7 +216,7 @@ def _detector_errors(workspace, held_out):
 # %% ../../nbs/release/72_cards.ipynb #17
 def describe_training_data(
     workspace:Workspace,
-) -> tuple[str, str]:  # of segmentation, of key points
+) -> tuple[str, str]:  # one sentence each for masks and key points
     "Describe the radiographs that the networks of a workspace were fitted on"
     annotations, radiographs = workspace.read_table("annotations"), len(workspace.read_table("cohort"))
     labels, mined = read_manual_labels(workspace), int(workspace.read_table("mining").kept.iloc[-1])
@@ -235,8 +235,8 @@ def describe_training_data(
 def publish_preprocessing(
     workspace:Workspace,
     folder:str|Path,           # where segmentation/ and keypoints/ are written
-    held_out:pd.DataFrame,     # of `assess_held_out`
-    assessors:list[Assessor],  # of the folds
+    held_out:pd.DataFrame,     # returned by `assess_held_out`
+    assessors:list[Assessor],  # one for each fold
     date:str,                  # year-month-day
     note:str="",               # explanation of the Jaccard indices, for the card
     every:int=22,              # as in `point_card`

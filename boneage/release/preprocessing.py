@@ -68,7 +68,7 @@ def fold_of(
 
 # %% ../../nbs/release/70_preprocessing.ipynb #09
 class MaskData:
-    "Stored radiographs and true masks that the segmentation networks of a workspace are fitted on"
+    "Radiographs and true masks on which the segmentation networks of a workspace are fitted"
     def __init__(self, workspace:Workspace):
         shape = stored_shape(workspace.profile.segmentation)
         table = read_radiograph_table(workspace)
@@ -95,7 +95,7 @@ def fit_initial_segmentation(
 
 def _segmentation_job(
     workspace:Workspace,
-    name:str,                # of the network's folder in `models`
+    name:str,                # name of the network's folder in `models`
     log:Callable|None=None,  # called with a line after each epoch
 ) -> FitJob:
     "Describe a segmentation fit; all rounds share a folder of checkpoints"
@@ -108,7 +108,7 @@ def mine_masks(
     data:MaskData,
     base:Path,                  # folder of the initial network
     log:Callable|None=None,
-) -> dict[str, np.ndarray]:     # masks accepted in the last round, and true masks, by id
+) -> dict[str, np.ndarray]:     # by id: true masks, and masks accepted in the last round
     "Run positive mining on the cohort; write `mining.csv`"
     job = replace(_segmentation_job(workspace, "segmentation-mined", log), initial=base)
     curator = build_curator(workspace, data.truth)
@@ -121,7 +121,7 @@ def mine_masks(
 def fit_final_segmentation(
     workspace:Workspace,
     data:MaskData,
-    accepted:dict[str, np.ndarray],  # of `mine_masks`
+    accepted:dict[str, np.ndarray],  # returned by `mine_masks`
     without:int|None=None,           # fold to leave out
     folds:int=FOLDS,
     log:Callable|None=None,
@@ -140,7 +140,7 @@ def fit_final_segmentation(
 def cross_fit_segmentation(
     workspace:Workspace,
     data:MaskData,
-    accepted:dict[str, np.ndarray],  # of `mine_masks`
+    accepted:dict[str, np.ndarray],  # returned by `mine_masks`
     folds:int=FOLDS,
     log:Callable|None=None,
 ) -> pd.DataFrame:                   # id, mask (path), quality, area
@@ -158,17 +158,17 @@ def cross_fit_segmentation(
 
 # %% ../../nbs/release/70_preprocessing.ipynb #14
 class PointData:
-    "Crops and key points that the detectors of a workspace are fitted on"
+    "Crops and key points on which the detectors of a workspace are fitted"
     def __init__(
         self,
         workspace:Workspace,
         masks:pd.DataFrame,            # id, mask (path); of `cross_fit_segmentation`
         settings:KeyPointSettings,
-        found:pd.DataFrame|None=None,  # of `cross_fit_key_points`: points of radiographs without labels
+        found:pd.DataFrame|None=None,  # predicted by `cross_fit_key_points`, to add
     ):
         self.annotations = _point_annotations(workspace, masks, found)
         if self.annotations.empty:
-            raise ValueError("There are no key points to learn from: no radiograph with a mask has any.")
+            raise ValueError("There are no key points to fit on: no radiograph with a mask has key points.")
         jobs = list(zip(self.annotations.path, self.annotations["mask"]))
         def measure(job): return measure_radiograph(*job, settings.crop_size, settings.inputs)
         measures = [result_or_raise(m) for _, m in map_in_parallel(measure, jobs, label="crops")]
@@ -181,7 +181,7 @@ class PointData:
 
 
 def _point_annotations(workspace, masks, found):
-    "Annotations with key points and a mask: predicted masks where there are some, true ones elsewhere"
+    "Annotations with key points and a mask: the predicted mask where there is one, else the true mask"
     annotations = workspace.read_table("annotations")
     usable = annotations.origin.isin(["label", "composite", "phantom"])
     annotations = annotations[usable & annotations[list(POINT_COLUMNS)].notna().any(axis=1)]
@@ -197,7 +197,7 @@ def fit_detector(
     workspace:Workspace,
     data:PointData,
     settings:KeyPointSettings,
-    name:str,                   # of its folder in `models`
+    name:str,                   # name of the network's folder in `models`
     without:int|None=None,      # fold to leave out
     log:Callable|None=None,
 ) -> Path:                      # folder of the network
@@ -218,10 +218,10 @@ def cross_fit_key_points(
     masks:pd.DataFrame,         # id, mask (path); of `cross_fit_segmentation`
     data:PointData,
     settings:KeyPointSettings,
-    name:str,                   # of the detector
+    name:str,                   # name of the detector
     ids:list[str]|None=None,    # radiographs to detect on; None: the whole cohort
     log:Callable|None=None,
-) -> pd.DataFrame:              # as `registration.csv`
+) -> pd.DataFrame:              # with the columns of `registration.csv`
     "Predict key points out of fold; write `crossfit-<name>.csv`"
     radiographs = workspace.read_table("cohort")[["id", "path"]].merge(masks[["id", "mask"]], on="id")
     if ids is not None: radiographs = radiographs[radiographs.id.isin(ids)]
@@ -263,7 +263,7 @@ def fit_preprocessing(
     workspace:Workspace,
     log:Callable|None=None,  # called with a line after each epoch
     paper_detector:KeyPointSettings=PAPER_DETECTOR,
-) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:  # masks, and key points by detector, both cross-fitted
+) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:  # cross-fitted masks; cross-fitted points by detector
     "Fit all released networks and those of the folds; write `models/`, `mining.csv` and `crossfit-*.csv`"
     make_cohort(workspace)
     data, settings = MaskData(workspace), workspace.profile.keypoints
@@ -290,7 +290,7 @@ def publish_weights(
     folder:str|Path,      # folder of the released one
     card:dict,            # training data and errors; terms, date and number of parameters are added
     date:str,             # of the fit, year-month-day
-    precision:str="half", # of the weights, see `save_network`
+    precision:str="half", # number format of the weights, see `save_network`
 ):
     "Write a network with its card"
     fitted, config = load_network(network)
@@ -301,7 +301,7 @@ def publish_weights(
 def mask_errors(
     masks:pd.DataFrame,     # id, mask (path)
     truth:dict,             # path of the true mask, by id
-    within:dict|None=None,  # by id: bool (H, W), where to compare; None: everywhere
+    within:dict|None=None,  # by id: bool (H, W), pixels to compare; None: all
 ) -> pd.DataFrame:          # id, jaccard
     "Compute the Jaccard index with true masks, which are resampled to the radiograph's resolution"
     def compare(row):
@@ -325,7 +325,7 @@ def summarise_jaccard(
 def point_errors_percent(
     found:pd.DataFrame,   # id, height, width, POINT_COLUMNS
     labels:pd.DataFrame,  # id, POINT_COLUMNS, pixels of the same radiographs
-) -> np.ndarray:          # (n, 3) distance in % of the long side, NaN where not labelled
+) -> np.ndarray:          # (n, 3) distance in % of the long side, NaN for points without a label
     "Compute the distances between detected and labelled key points"
     both = found.merge(labels, on="id", suffixes=("", "_true"))
     detected, true = (both[[c + end for c in POINT_COLUMNS]].to_numpy(float).reshape(-1, 3, 2)
@@ -336,7 +336,7 @@ def point_errors_percent(
 def summarise_point_errors(
     shares:np.ndarray,  # (n, 3) % of the long side
 ) -> dict:
-    "Summarise errors of key points, in all and by point"
+    "Summarise errors of key points, for all points together and for each"
     def percentile(values, q): return round(float(np.nanpercentile(values, q)), 3)
     by_point = {f"{name.replace('_', ' ')}, {measure}": percentile(column, q)
                 for name, column in zip(KEY_POINTS, shares.T)
@@ -392,7 +392,7 @@ def make_radiograph_variants(
 def frame_distance(
     a:np.ndarray,  # 3×3 frame_from_image
     b:np.ndarray,  # 3×3 frame_from_image of the same image
-    thumb:tuple,   # (x, y) of the thumb's tip in the frame of `a`
+    thumb:tuple,   # (x, y) of the thumb tip in frame pixels, by `a`
 ) -> float:        # frame pixels
     "Largest distance between two registrations, at the key points and at the middle of the bottom edge"
     places = np.array([FRAME_TIP, FRAME_CAPITATE, thumb, (FRAME_SHAPE[1]/2, FRAME_SHAPE[0])], float)
@@ -400,8 +400,8 @@ def frame_distance(
 
 # %% ../../nbs/release/70_preprocessing.ipynb #24
 def make_invalid_inputs(
-    radiographs:list[tuple],  # good ones: float32 (H, W), mask bool (H, W), key points (3, 2)
-    each:int=20,              # of each kind
+    radiographs:list[tuple],  # good ones: image float32 (H, W), mask bool (H, W), key points (3, 2)
+    each:int=20,              # number of images of each kind
     seed:int=0,
 ) -> list[tuple[str, np.ndarray]]:  # kind and float32 (H, W) in [0, 1]
     "Make images on which no registration should be accepted"
@@ -466,7 +466,7 @@ def build_fold_assessors(
     workspace:Workspace,
     folds:int=FOLDS,
 ) -> list[Assessor]:
-    "Build an assessor for each fold from its networks; write `crossfit/weights<fold>/`"
+    "Build for each fold an assessor whose networks were fitted without it; write `crossfit/weights<fold>/`"
     assessors = []
     for fold in range(folds):
         folder = workspace.root/"crossfit"/f"weights{fold}"
@@ -480,7 +480,7 @@ def assess_held_out(
     workspace:Workspace,
     assessors:list[Assessor],
 ) -> pd.DataFrame: # id, height, width, area, POINT_COLUMNS, MATRIX_COLUMNS, mirrored, confidence, warnings
-    "Assess every radiograph out of fold; write `held_out.csv` and the masks `held_out/<id>.png`; resumes"
+    "Assess every radiograph out of fold; write `held_out.csv` and `held_out/<id>.png` (masks); resumable"
     cohort = workspace.read_table("cohort")
     def assess(row):
         radiograph = cohort.iloc[row]
@@ -508,13 +508,13 @@ def _assessment_row(result):
 def radiograph_warnings(
     warnings:list[str],
 ) -> list[str]:
-    "Select the warnings about the radiograph; an assessor without bone-age networks adds one of its own"
+    "Select the warnings about the radiograph, without the one about missing bone-age networks"
     return [warning for warning in warnings if not warning.startswith("There are no bone-age weights")]
 
 # %% ../../nbs/release/70_preprocessing.ipynb #44
 def held_out_mask_paths(
     workspace:Workspace,
-    ids,             # of radiographs
+    ids,             # ids of radiographs
 ) -> list[str]:
     "Return the paths of the masks that `assess_held_out` has written"
     return [(workspace.root/"held_out"/f"{name}.png").as_posix() for name in ids]
@@ -523,8 +523,8 @@ def held_out_mask_paths(
 def compute_variant_distances(
     cohort:pd.DataFrame,  # id, path: radiographs to change
     assessors:list[Assessor],
-) -> pd.DataFrame:        # id, variant, distance (frame pixels, inf without a frame), mirrored (correctly)
-    "Compute the distances between the frames of a radiograph's variants and its own frame"
+) -> pd.DataFrame:        # id, variant, distance (frame px; inf: not registered), mirrored (True: correct)
+    "Compute the distance between the registration of each variant and that of the original radiograph"
     def compare(radiograph):
         assessor, image = assessors[fold_of(radiograph.id, len(assessors))], read_radiograph(radiograph.path)
         own, rows = assessor.assess(image), []
@@ -543,7 +543,7 @@ def compute_variant_distances(
 
 # %% ../../nbs/release/70_preprocessing.ipynb #46
 def summarise_variants(
-    distances:pd.DataFrame,  # of `compute_variant_distances`
+    distances:pd.DataFrame,  # returned by `compute_variant_distances`
 ) -> dict:                   # by kind of variant
     "Summarise the distances of variants; all rotations are one kind"
     def row(t):
@@ -556,7 +556,7 @@ def summarise_variants(
     return {kind: row(t) for kind, t in distances.groupby(kinds)} | {"all": row(distances)}
 
 # %% ../../nbs/release/70_preprocessing.ipynb #52
-WARNING_KINDS = {  # how the sentences of each kind begin
+WARNING_KINDS = {  # the first words of the messages of each kind
     "poor exposure": "The exposure", "cut off": "The hand is cut", "outline doubtful": "The outline",
     "second hand": "There may be more", "registration doubtful": "The registration", "no hand": "No hand"}
 
@@ -574,7 +574,7 @@ def summarise_warnings(
 
 
 def _warning_shares(radiographs):
-    "Shares of radiographs with a warning; `radiographs` has a list of warnings for each"
+    "Shares of radiographs with a warning; `radiographs` is a list with the list of warnings of each"
     def share(flags): return round(float(np.mean(list(flags))), 4)
     def starts(messages, start): return any(message.startswith(start) for message in messages)
     exposure = WARNING_KINDS["poor exposure"]
@@ -591,7 +591,7 @@ def summarise_mask_review(
     "Summarise review labels; raises `ValueError` for any other label"
     first, second = review_labels.review_label, review_labels.second.fillna("")
     odd = sorted({*first} - {"right", "wrong"} | {*second} - {"right", "wrong", ""})
-    if odd: raise ValueError(f"A review label is right or wrong, not {odd[0]!r}.")
+    if odd: raise ValueError(f"A review label must be 'right' or 'wrong', not {odd[0]!r}.")
     twice = second != ""
     return {"radiographs": len(first), "right": int((first == "right").sum()),
             "share right": round(float((first == "right").mean()), 4),
@@ -600,9 +600,9 @@ def summarise_mask_review(
 
 # %% ../../nbs/release/70_preprocessing.ipynb #58
 def read_authors_masks(
-    data:str|Path,      # folder of the radiographs, perhaps with masks/
+    data:str|Path,      # folder of radiographs; may contain `masks/`
 ) -> tuple[dict, dict]: # by id: path of the mask; bool (H, 1), the rows to compare
-    "Find the authors' masks, and the rows where they can be compared"
+    "Find the authors' masks, and the rows in which they can be compared"
     folder, within = Path(data)/"masks", {}
     masks = read_mask_folder(folder) if folder.is_dir() else {}
     for name, path in masks.items():
