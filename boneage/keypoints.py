@@ -62,7 +62,7 @@ WIDE_WINDOW = (0, -170, 1860, 2418)                    # wide enough for almost 
 def next_input_from_crop(
     points:np.ndarray,                   # (3, 2) predicted so far, pixels of the crop
     shape:tuple[int, int] = (130, 100),  # (h, w) of the network's input
-    window:tuple = FRAME_WINDOW,         # part of the frame that fills the input: left, top, width, height
+    window:tuple = FRAME_WINDOW,         # rectangle that fills the input: left, top, width, height
 ) -> np.ndarray:                         # 3×3 input_from_crop
     "The matrix from a crop to a refinement pass's input; `ValueError` if a point is missing or two coincide"
     left, top, width, height = window
@@ -146,8 +146,8 @@ def detect_key_points(
     mask:np.ndarray,         # bool (H, W); `ValueError` when it is empty
     contrast:Contrast,
     network,                 # a KeyPointNetwork or a HeatMapNetwork
-    config:dict,             # its configuration; without a network input in it, "shape" is used
-    passes:int|None = None,  # passes per attempt; None: of `config`, else 3 (a HeatMapNetwork always takes 3)
+    config:dict,             # its configuration; "shape" is used where network_input gives no size
+    passes:int|None = None,  # passes per attempt; None: as in `config`, or 3; always 3 for a HeatMapNetwork
 ) -> KeyPointDetection:
     "Detect middle tip, capitate and thumb tip on a radiograph"
     network.eval()

@@ -215,7 +215,7 @@ def to_labelme(
         shapes = [_labelme_shape("hand", "polygon", outline) for outline in outline_mask(mask)]
     elif mask is not None:
         x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
-        # labelme stores these corners as pixel indices; this cancels the + 0.5 in `_labelme_shape`
+        # exception: the corners of a stored mask are pixel indices; cancels the + 0.5 of `_labelme_shape`
         corners = np.array([(x, y), (x + width - 1, y + height - 1)]) - 0.5
         image = encode_mask(mask[y:y + height, x:x + width], deflated=False)
         shapes = [_labelme_shape("hand", "mask", corners) | {"mask": image}]
@@ -452,7 +452,7 @@ def write_annotations(
 # %% ../../nbs/datasets/31_annotations.ipynb #47b
 def read_written_annotations(
     folder:str|Path,  # written by `write_annotations`
-    shape_of:Callable[[str], tuple]|None = None,  # (H, W) of an id without a mask; None: leave such ids out
+    shape_of:Callable[[str], tuple]|None = None,  # gives (H, W) for ids without a mask; None: omit them
 ) -> list[Annotation]:
     "Read the folder that `write_annotations` has written"
     folder, masks, table = Path(folder), {}, pd.DataFrame(columns=list(POINT_COLUMNS))

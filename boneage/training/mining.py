@@ -32,35 +32,35 @@ from .segmentation import fit_segmentation, jaccard
 class MaskCandidate:
     "A predicted mask that awaits curation, at the size at which radiographs are stored for training"
     id: str
-    image: np.ndarray             # uint8 (h, w), of `segmentation_input`
+    image: np.ndarray             # uint8 (h, w), from `segmentation_input`
     mask: np.ndarray              # bool (h, w), largest component of the prediction
-    quality: float                # in [0, 1], of `segment`
-    agreement: float = math.nan   # Jaccard index with the mask of the previous round; NaN in the first
+    quality: float                # in [0, 1], from `segment`
+    agreement: float = math.nan   # Jaccard index with the previous round's mask; NaN in the first round
 
 Curator = Callable[[list[MaskCandidate]], list[np.ndarray|None]]
 
 # %% ../../nbs/training/53_mining.ipynb #06
 def curate_by_quality(
-    threshold:float,       # smallest quality that is kept
-    agreement:float = 0.0, # smallest agreement with the previous round that is kept
+    threshold:float,       # smallest quality of an accepted mask
+    agreement:float = 0.0, # smallest agreement with the previous round, likewise
 ) -> Curator:
-    "A curator that accepts masks by their quality score"
+    "A curator that accepts masks by their quality and their agreement with the previous round"
     def is_good(c): return c.quality >= threshold and not c.agreement < agreement
     return lambda candidates: [c.mask if is_good(c) else None for c in candidates]
 
 # %% ../../nbs/training/53_mining.ipynb #07
 def curate_by_truth(
     truth:dict[str, np.ndarray], # true masks at the candidates' size, bool (h, w), by id
-    threshold:float=0.9,         # smallest Jaccard index that is kept
+    threshold:float=0.9,         # smallest Jaccard index of an accepted mask
 ) -> Curator:
-    "A curator that compares with the true masks: the result of perfect curation"
+    "A curator that accepts masks similar to the true masks, to measure perfect curation"
     def is_good(c): return c.id in truth and jaccard(c.mask, truth[c.id]) >= threshold
     return lambda candidates: [c.mask if is_good(c) else None for c in candidates]
 
 # %% ../../nbs/training/53_mining.ipynb #07a
 def curate_by_decisions(
     decisions:dict[str, str|np.ndarray], # by id: "accept", "reject", or a mask, bool (H, W) of any size
-    otherwise:Curator,                   # decides about the rest
+    otherwise:Curator,                   # curator of the candidates without a decision
 ) -> Curator:
     "A curator that follows decisions read from files"
     unknown = {label for label in decisions.values() if isinstance(label, str)} - {"accept", "reject"}
@@ -74,7 +74,7 @@ def curate_by_decisions(
 
 # %% ../../nbs/training/53_mining.ipynb #07b
 def read_decisions(
-    path:str|Path,  # a CSV with id and verdict (accept or reject), annotations, or a folder with both
+    path:str|Path,  # CSV with id and verdict (accept or reject), annotations, or a folder with such files
 ) -> dict[str, str|np.ndarray]: # by id; a mask takes precedence over a label
     "Decisions about masks from files: review labels, and masks corrected in any annotation tool"
     path, decisions = Path(path), {}
@@ -95,12 +95,12 @@ def read_decisions(
 
 # %% ../../nbs/training/53_mining.ipynb #10
 def predict_candidates(
-    ids:list[str],              # of the radiographs
+    ids:list[str],              # ids of the radiographs
     inputs:np.ndarray,          # uint8 (n, h, w), stored radiographs
     network, config:dict,       # a fitted U-Net
     before:dict[str, np.ndarray]|None=None,  # masks of the previous round, by id
 ) -> list[MaskCandidate]:
-    "Segment stored radiographs"
+    "Predict the masks of stored radiographs"
     before, candidates = before or {}, []
     for name, image in zip(ids, inputs):
         found = segment(image / np.float32(255), network, config)
@@ -111,17 +111,17 @@ def predict_candidates(
 # %% ../../nbs/training/53_mining.ipynb #12
 @dataclass(frozen=True)
 class MiningResult:
-    "The rounds of positive mining, and the curated masks of the last"
-    # round, training (masks fitted on), kept, corrected, rejected, loss, quality, agreement (with the
-    # previous round), jaccard (with the true masks); NaN where there is none
+    "The rounds of positive mining, and the curated masks of the last round"
+    # round; numbers of masks: training (fitted on), kept, corrected, rejected; loss; means over the
+    # candidates: quality, agreement (with the previous round), jaccard (with the truth), NaN if unknown
     rounds: pd.DataFrame
-    candidates: list[MaskCandidate]    # of the last round, for every unlabelled radiograph
+    candidates: list[MaskCandidate]    # those of the last round, for every unlabelled radiograph
     accepted: list[np.ndarray|None]    # masks accepted in the last round, or None
 
 # %% ../../nbs/training/53_mining.ipynb #12a
 def oversample_labelled(
     by_hand:np.ndarray, # bool (n,): which masks were labelled by hand
-    share:float,        # of an epoch that they make up at least, below 1
+    share:float,        # smallest share of an epoch with labelled masks, below 1
 ) -> np.ndarray:        # row numbers; each prediction once, each labelled mask as often as the share requires
     "The rows of an epoch, with labelled masks repeated"
     hand, predicted = np.flatnonzero(by_hand), np.flatnonzero(~by_hand)
@@ -132,22 +132,22 @@ def oversample_labelled(
 @dataclass(frozen=True)
 class MiningData:
     "Radiographs of a training set, and their known masks"
-    ids: list[str]                     # of all radiographs
+    ids: list[str]                     # ids of all radiographs
     inputs: np.ndarray                 # uint8 (n, h, w), stored radiographs in the order of `ids`
     labelled: dict[str, np.ndarray]    # masks labelled by hand: bool (h, w), by id
-    by_hand: list[str]|None = None     # which of `labelled` are repeated for `labelled_share`; None: all
-    truth: dict[str, np.ndarray]|None = None  # only to measure: true masks of unlabelled radiographs
+    by_hand: list[str]|None = None     # ids of masks repeated for `labelled_share`; None: all `labelled`
+    truth: dict[str, np.ndarray]|None = None  # true masks of unlabelled radiographs, for the error
 
 # %% ../../nbs/training/53_mining.ipynb #13
 def run_positive_mining(
     data:MiningData,
     curator:Curator,
     settings:SegmentationSettings,
-    job:FitJob,              # folder: of the fitted network; checkpoint: folder to resume rounds from
+    job:FitJob,              # `folder` gets the fitted network; `checkpoint` is a folder with all rounds
 ) -> MiningResult:
     "Positive mining (Fig. 1): train, predict, curate, grow the training set, repeat"
     if not data.labelled:
-        raise ValueError("Positive mining starts from masks labelled by hand, and there is none.")
+        raise ValueError("Positive mining starts from masks labelled by hand, but there are none.")
     free = [i for i, name in enumerate(data.ids) if name not in data.labelled]
     rounds, accepted, candidates, curated = [], dict(data.labelled), [], []
     for number in range(1, settings.rounds + 1):
@@ -176,13 +176,13 @@ def _round_numbers(number, accepted, candidates, curated, history, truth) -> dic
 
 # %% ../../nbs/training/53_mining.ipynb #14
 def fit_round(
-    number:int|str,                  # of the round: names its folder and its checkpoint
+    number:int|str,                  # number of the round, also in the names of its files
     data:MiningData,
     accepted:dict[str, np.ndarray],  # masks to fit on, by id
     settings:SegmentationSettings,
-    job:FitJob,                      # as of `run_positive_mining`; `initial` is that of this round
+    job:FitJob,                      # as in `run_positive_mining`; `initial`: network to start from
 ) -> pd.DataFrame:                   # the fit's history
-    "One round's fit"
+    "Fit the network of one round"
     chosen = [i for i, name in enumerate(data.ids) if name in accepted]
     masks = np.stack([np.uint8(accepted[data.ids[i]])*255 for i in chosen])
     by_hand = list(data.labelled) if data.by_hand is None else data.by_hand

@@ -40,7 +40,7 @@ def soft_jaccard(
     probability:torch.Tensor, # any shape, in [0, 1]
     mask:torch.Tensor,        # same shape, in [0, 1]
     index:str="printed",      # "printed": mean of quotients over all pixels, Eq. 3; "sums": quotient of sums
-    epsilon:float=1e-7,       # keeps 0 / 0 at 0
+    epsilon:float=1e-7,       # smallest denominator, so that 0 / 0 gives 0
 ) -> torch.Tensor:
     "The differentiable Jaccard index"
     both = mask * probability
@@ -53,7 +53,7 @@ class SegmentationLoss(nn.Module):
     "H − log J (Eq. 1–3) of logits and masks, both (n, 1, h, w)"
     def __init__(
         self,
-        epsilon:float=1e-7,  # added to J before the logarithm: an empty mask costs −log ε
+        epsilon:float=1e-7,  # added to J before the logarithm; an empty mask gives −log ε
         index:str="printed", # or "sums", see `soft_jaccard`
     ):
         super().__init__()
@@ -71,10 +71,10 @@ class SegmentationLoss(nn.Module):
 
 # %% ../../nbs/training/52_segmentation.ipynb #18a
 def equal_area_logit(
-    probability:np.ndarray, # in [0, 1], as predicted
+    probability:np.ndarray, # predicted probabilities
     mask:np.ndarray,        # bool, of the same shape
 ) -> float:                 # within ±9
-    "The threshold, as a logit, above which lie as many pixels as the masks have"
+    "The threshold, as a logit, with which the predictions have as many pixels of hand as the masks"
     cut = np.quantile(probability, 1 - mask.mean()).clip(1e-4, 1 - 1e-4)
     return float(np.log(cut / (1 - cut)))
 
@@ -102,8 +102,8 @@ SEGMENTATION_AUGMENTATION = Augmentation(rotation=20, turned=0.15, zoom=0.15, sh
 CROP_AUGMENTATION = Augmentation(rotation=20, turned=0.35, zoom=0.2, shift=0.08, mirror=0.5, gamma=0.35,
                                  levels=0.12, min_levels=3, exposure=0.2, invert=0.15)
 TRIMMED = 0.3     # share of the radiographs that are trimmed close to the hand, in a fit with crops
-CLUTTERED = 0.25  # share with objects laid across them
-COLLIMATED = 0.4  # share with a collimator close to the hand; the three are independent
+CLUTTERED = 0.25  # share of the radiographs that are covered with objects
+COLLIMATED = 0.4  # share of those with a collimator close to the hand; the three are independent
 
 # %% ../../nbs/training/52_segmentation.ipynb #25c
 def hand_boxes(
@@ -121,7 +121,7 @@ def crop_matrices(
     shape:tuple,          # (h, w) of the network's input
     cropped:torch.Tensor, # bool (n,): the crop around the hand instead of the whole radiograph
 ) -> torch.Tensor:        # float32 (n, 3, 3) stored_from_input
-    "Position of the network's input in each stored radiograph"
+    "The matrix from the network's input to each stored radiograph, before augmentation"
     whole = torch.tensor([0., 0., stored[1], stored[0]])
     low, high = torch.where(cropped[:, None], boxes.cpu().float(), whole).split(2, dim=1)
     size = high - low
@@ -149,7 +149,7 @@ def stretch(
 def trim(
     images:torch.Tensor, # uint8 (n, H, W)
     boxes:torch.Tensor,  # (n, 4) left, top, right, bottom of the hands, edges of pixels
-    share:float,         # of the images that are trimmed
+    share:float,         # share of the images that are trimmed
     generator:torch.Generator|None=None,
 ) -> torch.Tensor:       # uint8 (n, H, W), 0 beyond the new edges
     "Trim radiographs at the left, top and right, up to a twentieth of the hand's size beyond the hand"
@@ -168,10 +168,10 @@ def collimate_batch(
     images:torch.Tensor, # uint8 (n, H, W), 0 beyond the radiograph
     masks:torch.Tensor,  # uint8 (n, H, W)
     boxes:torch.Tensor,  # (n, 4) left, top, right, bottom of the hands, edges of pixels
-    share:float,         # of the images that are collimated
+    share:float,         # share of the images that are collimated
     generator:torch.Generator|None=None,
 ) -> tuple[torch.Tensor, torch.Tensor]: # images and masks, both uint8 (n, H, W)
-    "Collimate radiographs close to the hand, on their device"
+    "Simulate a collimator close to the hand on a share of the radiographs, on their device"
     def uniform(low=0.0, high=1.0):
         numbers = torch.rand(len(images), generator=generator).to(images.device)
         return low + (high - low)*numbers[..., None, None]
@@ -205,10 +205,10 @@ def _beyond_collimator(images, boxes, uniform):
 def clutter_batch(
     images:torch.Tensor, # uint8 (n, H, W), 0 beyond the radiograph
     boxes:torch.Tensor,  # (n, 4) left, top, right, bottom of the hands, edges of pixels
-    share:float,         # of the images that are cluttered
+    share:float,         # share of the images that are cluttered
     generator:torch.Generator|None=None,
 ) -> torch.Tensor:       # uint8 (n, H, W)
-    "Lay two objects across radiographs, on their device: bars (30 %), frames (10 %) or rings"
+    "Add two objects to a share of the radiographs, on their device: bars (30 %), frames (10 %) or rings"
     chosen = (torch.rand(len(images), generator=generator) < share).nonzero()[:, 0]
     if not len(chosen): return images
     numbers = torch.rand(2, 10, len(chosen), 1, 1, generator=generator).to(images.device)
@@ -226,7 +226,7 @@ def clutter_batch(
 
 
 def _object_coverage(x, y, size, form):
-    "Covered share of each pixel, for a bar, frame or ring; (x, y) from its centre, `form` in [0, 1)"
+    "Share of each pixel covered by a bar, frame or ring; x and y from its centre, `form` in [0, 1)"
     angle, length, breadth, edge, kind, soft = form
     angle, edge = 2*math.pi*angle, (0.003 + 0.012*edge)*size
     along, beside = x*angle.cos() + y*angle.sin(), y*angle.cos() - x*angle.sin()
@@ -242,10 +242,10 @@ class _PrepareMasks:
     "Radiographs and masks, both uint8 (n, H, W), and boxes (n, 4) → input and mask, both (n, 1, h, w)"
     shape: tuple                        # (h, w) of the network's input
     augmentation: Augmentation = Augmentation()
-    close: float = 0.0                  # probability of a crop around the hand; 0: no stretching either
+    close: float = 0.0                  # probability of a crop around the hand; 0: greys are not stretched
     trimmed: float = 0.0                # probability that the radiograph is trimmed close to the hand
-    collimated: float = 0.0             # probability that it is collimated there
-    cluttered: float = 0.0              # probability that objects lie across it
+    collimated: float = 0.0             # probability that it is collimated close to the hand
+    cluttered: float = 0.0              # probability that it is covered with objects
 
     def __call__(self, images, masks, boxes, generator):
         if self.trimmed: images = trim(images, boxes, self.trimmed, generator)
@@ -271,9 +271,9 @@ class _PrepareMasks:
 # %% ../../nbs/training/52_segmentation.ipynb #27
 def calibrate_output_bias(
     network:nn.Module,     # a fitted UNet; changed in place
-    loader:ArrayLoader,    # of inputs and masks, without augmentation
+    loader:ArrayLoader,    # batches of inputs and masks, without augmentation
 ):
-    "Shift a network's logits so that its masks have the area of the given masks"
+    "Shift a network's logits so that its masks have the total area of the given masks"
     network.eval()
     with torch.inference_mode():
         outputs = [(network(x)[:, 0].float().sigmoid().cpu().numpy(), y[:, 0].cpu().numpy() > 0.5)
@@ -283,16 +283,16 @@ def calibrate_output_bias(
 
 # %% ../../nbs/training/52_segmentation.ipynb #28a
 def fit_segmentation(
-    inputs:np.ndarray,          # uint8 (n, H, W): of `segmentation_input`; for crops, at a larger size
+    inputs:np.ndarray,          # uint8 (n, H, W): from `segmentation_input`; for a fit with crops, larger
     masks:np.ndarray,           # uint8 (n, H, W): 0 or 255
     settings:SegmentationSettings,
     job:FitJob,
-    rows:np.ndarray|None=None,  # rows of an epoch, repeated as often as they occur here; None: each once
+    rows:np.ndarray|None=None,  # rows of an epoch, each as often as listed; None: each row once
     validation:tuple|None=None, # other inputs and masks, to monitor the fit
 ) -> pd.DataFrame:              # one row per epoch
     "Fit a U-Net on radiographs and masks, calibrate its threshold, and save it"
     if inputs.shape != masks.shape:
-        raise ValueError("Each radiograph needs a mask of its size: "
+        raise ValueError("Each radiograph needs a mask of the same size: "
                          f"{inputs.shape} and {masks.shape} don't match.")
     close = settings.close if settings.passes > 1 else 0.0
     shape = tuple(settings.shape) if close else inputs.shape[1:]
@@ -316,7 +316,7 @@ def fit_segmentation(
 
 
 def _preparations(shape, close):
-    "How batches are prepared without and with augmentation; `close`: probability of a crop in training"
+    "The `prepare` without and with augmentation; `close`: probability of a crop in training"
     if not close: return _PrepareMasks(shape), _PrepareMasks(shape, SEGMENTATION_AUGMENTATION)
     augmented = _PrepareMasks(shape, CROP_AUGMENTATION, close, TRIMMED, COLLIMATED, CLUTTERED)
     return _PrepareMasks(shape, close=1.0), augmented
