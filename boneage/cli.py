@@ -228,7 +228,7 @@ def phantom(
         help="Bone age of all phantoms, in months; default: distributed as in the RSNA data.")] = None,
     sex:Annotated[Sex|None, typer.Option(
         case_sensitive=False, show_default=False,
-        help="Sex of all phantoms; default: as in the RSNA data.")] = None,
+        help="Sex of all phantoms; default: distributed as in the RSNA data.")] = None,
     clean:Annotated[bool, typer.Option(
         "--clean", help="Make upright, evenly exposed hands without borders and markers.")] = False,
 ):
@@ -333,7 +333,7 @@ def release(
         profile = load_profile(path, data=options.data)
         if not Path(options.data).is_dir():
             raise ValueError(f"{options.data}: no such folder of radiographs.")
-        if profile.fine_tuning.start == "imagenet": imagenet_weights()  # raises now, not hours later
+        if profile.fine_tuning.start == "imagenet": imagenet_weights()  # raises now, not after hours
         workspace = open_workspace(profile)
         card = _fit_release(workspace, options)
     except ValueError as error: fail(error)
