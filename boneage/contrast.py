@@ -25,7 +25,7 @@ def hand_pixels(
 ) -> tuple[np.ndarray, np.ndarray]:  # greys (n,); depths (n,), share of √(hand area)
     "Grey and depth of each pixel of a reduced hand, without its rim; `ValueError` when the mask is empty"
     left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
-    if not width: raise ValueError("The mask is empty, so the contrast of the hand can't be measured.")
+    if not width: raise ValueError("The mask is empty: there is no hand whose contrast can be measured.")
     box = np.s_[max(0, top - 1):top + height + 1, max(0, left - 1):left + width + 1]
     level = max(1, max(width, height) // MEASURED)
     grey = shrink(np.ascontiguousarray(image[box]), level)
