@@ -302,6 +302,14 @@ class ReleaseOptions:
         "--ages-only",
         help="Fit only the bone-age networks. Masks and key points are predicted by the released networks, "
              "which may have been fitted on these radiographs.")] = False
+    measure: Annotated[bool, typer.Option(
+        "--measure",
+        help="Fit nothing: measure the networks in the folder of --publish, or the released ones, "
+             "again.")] = False
+    new: Annotated[Path|None, typer.Option(
+        metavar="DIR", show_default=False,
+        help="Folder of radiographs on which no network was fitted; the released system is measured on them, "
+             "too.")] = None
     grid: Annotated[Path|None, typer.Option(
         metavar="DIR", show_default=False,
         help="Folder results/ of a run with the profile sample; its numbers are added to the card.")] = None
@@ -321,6 +329,8 @@ def release(
     All networks in this clone; or only those for the bone age:
       boneage release --data radiographs --publish boneage/weights
       boneage release --data radiographs --ages-only --publish boneage/weights
+    Measure them again, after the code or other networks changed:
+      boneage release --data radiographs --measure --new others --publish boneage/weights
 
     A run that was killed continues from its last epoch.
     """
@@ -333,7 +343,8 @@ def release(
         profile = load_profile(path, data=options.data)
         if not Path(options.data).is_dir():
             raise ValueError(f"{options.data}: no such folder of radiographs.")
-        if profile.fine_tuning.start == "imagenet": imagenet_weights()  # raises now, not after hours
+        if profile.fine_tuning.start == "imagenet" and not options.measure:
+            imagenet_weights()  # raises now, not after hours
         workspace = open_workspace(profile)
         card = _fit_release(workspace, options)
     except ValueError as error: fail(error)
@@ -349,27 +360,50 @@ def _fit_release(
     "Fit the networks of a release, and publish them if `options.publish` names a folder"
     from datetime import date
 
-    from boneage.assessment import load_assessor
-    from boneage.ensembles import read_ensemble_rules
+    from boneage.assessment import load_assessor, weights_folder
     from boneage.paper.pipeline import make_cohort
-    from boneage.release.ages import publish_ages, release_ages
+    from boneage.release.ages import release_ages
     from boneage.release.cards import publish_preprocessing
     from boneage.release.preprocessing import assess_held_out, build_fold_assessors, fit_preprocessing
-    today, note = date.today().isoformat(), {}
-    if options.ages_only:
+    today, seen = date.today().isoformat(), options.ages_only or options.measure
+    weights = (options.publish or weights_folder()) if options.measure else None
+    if seen:
         make_cohort(workspace)
-        assessors = [load_assessor(device="cpu")]
-        note = dict(preprocessing="by the released networks, which may have been fitted on the radiograph")
+        assessors = [load_assessor(weights, "cpu")]
     else:
         fit_preprocessing(workspace, typer.echo)
         assessors = build_fold_assessors(workspace)
     held_out = assess_held_out(workspace, assessors)
-    if options.publish and not options.ages_only:
+    if options.publish and not seen:
         publish_preprocessing(workspace, options.publish, held_out, assessors, today)
-    card = release_ages(workspace, typer.echo, grid=options.grid, **note)
-    rules = workspace.models/"ensembles.json"
-    if options.publish: publish_ages(workspace, read_ensemble_rules(rules), options.publish, card, today)
+    card = release_ages(workspace, typer.echo, not weights, seen, options.grid, weights)
+    if options.publish: _publish_release(workspace, options, card, today)
     return card
+
+
+def _publish_release(
+    workspace,
+    options:ReleaseOptions,
+    card:dict,  # returned by `release_ages`
+    today:str,  # year-month-day
+):
+    "Write networks or, with `--measure`, only rules and card; measure new radiographs; add the fingerprint"
+    from boneage.assessment import load_assessor
+    from boneage.datasets.cohorts import load_cohort
+    from boneage.ensembles import read_ensemble_rules
+    from boneage.release.ages import publish_ages, publish_card
+    from boneage.release.measurement import measure_new_radiographs, revise_cards, sign_card, write_fitted_on
+    folder, rules = options.publish, read_ensemble_rules(workspace.models/"ensembles.json")
+    write_fitted_on(folder, workspace.read_table("ages/radiographs"))
+    if options.measure:
+        revise_cards(folder)
+        publish_card(rules, folder, card, today)
+    else: publish_ages(workspace, rules, folder, card, today)
+    if options.new:
+        cohort = load_cohort(options.new)
+        measured = measure_new_radiographs(load_assessor(folder, "cpu"), cohort[cohort.bone_age.notna()])
+        publish_card(rules, folder, card | dict(new_radiographs=measured), today)
+    sign_card(load_assessor(folder, "cpu"))
 
 # %% ../nbs/assessing/28_cli.ipynb #46
 @app.command(epilog="Research use only: boneage is not a medical device.")

@@ -177,6 +177,7 @@ class FineTuningSettings:
         default_factory=lambda: dict(hand=6, carpals=5, metacarpals=5))
     margin: Share = 0.1             # stored around each region, share of its size
     folds: Annotated[PositiveCount, Field(ge=2)] = 5  # parts of the cohort, held out in turn
+    deals: PositiveCount = 1        # how often the radiographs are dealt to the folds; one network per deal
     start: Start = "imagenet"       # or a folder of fitted networks to start from, or "nothing"
     dropout: Share = 0.2
     schedule: Schedule = Schedule(40, 8e-4, 0.02, clip=5.0, bfloat16=False)

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['ORIGINAL_SCALES', 'SHORT_SCALES', 'PAPER_NETWORK', 'ENSEMBLE', 'HAND', 'WHOLE_HAND_SHORT',
-           'ORIGINAL', 'VARIANT_COLUMNS', 'FEW_GREY_LEVELS', 'write_age_regions', 'member_name',
-           'cross_fit_ages', 'read_out_of_fold_distributions', 'fit_released_ensemble',
-           'cross_fit_ensemble', 'interval_score', 'summarise_age_errors', 'AblationVariant',
-           'short_recipe', 'ablation_variants', 'cross_fit_variants', 'fit_nested',
-           'fit_on_phantoms', 'region_predictions', 'predict_with_tta', 'fit_paper_network',
-           'summarise_ablation', 'AblationSize', 'run_ablation', 'summarise_regions',
-           'build_released_rules', 'publish_ages', 'build_age_fold_assessors',
-           'compute_age_changes', 'summarise_age_variants', 'summarise_paper_grid', 'release_ages']
+           'ORIGINAL', 'VARIANT_COLUMNS', 'LONG_SECTIONS', 'FEW_GREY_LEVELS', 'RECIPES_TRIED',
+           'write_age_regions', 'member_name', 'cross_fit_ages', 'predict_ages_again',
+           'read_out_of_fold_distributions', 'fit_released_ensemble', 'cross_fit_ensemble',
+           'interval_score', 'summarise_age_errors', 'AblationVariant', 'short_recipe',
+           'ablation_variants', 'cross_fit_variants', 'fit_nested', 'fit_on_phantoms',
+           'region_predictions', 'predict_with_tta', 'fit_paper_network', 'summarise_ablation',
+           'AblationSize', 'run_ablation', 'summarise_regions', 'build_released_rules',
+           'publish_ages', 'publish_card', 'build_age_fold_assessors', 'compute_age_changes',
+           'summarise_age_variants', 'summarise_paper_grid', 'release_ages']
 
 # %% ../../nbs/release/71_ages.ipynb #03
 import json
@@ -35,7 +36,7 @@ from boneage.datasets.preprocessing import (
     result_or_raise,
     write_regions,
 )
-from ..datasets.profiles import BoneAgeSettings, change_settings
+from ..datasets.profiles import BoneAgeSettings, FineTuningSettings, change_settings
 from ..datasets.workspace import Workspace
 from boneage.ensembles import (
     ENSEMBLE_KEYS,
@@ -48,7 +49,7 @@ from boneage.ensembles import (
     write_ensemble_rules,
 )
 from ..files import publish
-from ..inference import MONTHS, SEX_OUTPUTS, read_config
+from ..inference import MONTHS, SEX_OUTPUTS, current_names, read_config
 from ..networks import count_parameters, load_network, save_network
 from boneage.paper.evaluation import (
     add_stage,
@@ -69,7 +70,12 @@ from boneage.release.preprocessing import (
 from ..synthetic.phantoms import write_phantoms
 from ..training.bone_age import fit_bone_age
 from ..training.core import FitJob
-from ..training.fine_tuning import assign_folds, fine_tune, predict_distributions
+from boneage.training.fine_tuning import (
+    assign_folds,
+    fine_tune,
+    predict_distributions,
+    write_predictions,
+)
 
 # %% ../../nbs/release/71_ages.ipynb #06
 ORIGINAL_SCALES = dict(hand=0.144)  # for original radiographs: 288×216 pixels
@@ -124,9 +130,16 @@ def _contrasts(radiographs):
 def member_name(
     region:str,
     fold:int,
+    deal:int=0,  # number of the deal
 ) -> str:
-    "Name of the network for a region that was fitted without a fold"
-    return f"boneage-{region}-{fold}"
+    "Name of the network for a region that was fitted without a fold of a deal"
+    return f"boneage-{region}-{fold}" + (f"-deal{deal}" if deal else "")
+
+
+def _members(settings, region):
+    "Deal, fold and name of each network of a region"
+    return [(deal, fold, member_name(region, fold, deal))
+            for deal in range(settings.deals) for fold in range(settings.folds)]
 
 # %% ../../nbs/release/71_ages.ipynb #09
 def cross_fit_ages(
@@ -134,15 +147,15 @@ def cross_fit_ages(
     radiographs:pd.DataFrame,  # returned by `write_age_regions`
     log:Callable|None=None,    # called with a line after each epoch
 ):
-    "Fit the network of every region and fold; write `models/boneage-<region>-<fold>/`"
+    "Fit the network of every region, deal and fold; write `models/boneage-<region>-<fold>/`"
     settings = workspace.profile.fine_tuning
     for region in settings.regions:
         images, _ = read_regions(workspace.root/"ages"/"regions", "registered", region)
-        for fold in range(settings.folds):
-            name = member_name(region, fold)
+        for deal, fold, name in _members(settings, region):
             log_fold = log and (lambda line, name=name: log(f"{name}: {line}"))
-            job = _job(workspace, workspace.models/name, fold, log_fold)
-            fine_tune(region, images, radiographs, (radiographs.fold != fold).to_numpy(), settings, job)
+            job = _job(workspace, workspace.models/name, fold + deal*settings.folds, log_fold)
+            in_training = assign_folds(radiographs, settings.folds, deal) != fold
+            fine_tune(region, images, radiographs, in_training, settings, job)
 
 
 def _job(workspace, folder, fold=0, log=None):
@@ -150,22 +163,49 @@ def _job(workspace, folder, fold=0, log=None):
     checkpoint = workspace.root/"checkpoints"/f"{folder.name}.safetensors"
     return FitJob(folder, checkpoint, workspace.profile.seed + fold, log=log, stale="restart")
 
+# %% ../../nbs/release/71_ages.ipynb #09d
+def predict_ages_again(
+    workspace:Workspace,
+    radiographs:pd.DataFrame,  # returned by `write_age_regions`
+    weights:str|Path,          # folder with the networks, such as the released ones
+):
+    "Predict out of fold with networks that were fitted before; write `models/boneage-<region>-<fold>/`"
+    settings = workspace.profile.fine_tuning
+    for region in settings.regions:
+        images, _ = read_regions(workspace.root/"ages"/"regions", "registered", region)
+        for deal, fold, name in _members(settings, region):
+            network, config = load_network(Path(weights)/name)
+            rows = np.flatnonzero(assign_folds(radiographs, settings.folds, deal) == fold)
+            if config["card"].get("fitted_on") != len(radiographs) - len(rows):
+                raise ValueError(f"{Path(weights)/name} was fitted on {config['card'].get('fitted_on')} "
+                                 f"radiographs, but {len(radiographs) - len(rows)} are not in its fold.")
+            found = predict_distributions(network, images[rows], config["shape"], settings.tta)
+            write_predictions(workspace.models/name, radiographs.iloc[rows], found)
+            save_network(workspace.models/name, network, config, config["card"])
+
 # %% ../../nbs/release/71_ages.ipynb #10
 def read_out_of_fold_distributions(
     workspace:Workspace,
     radiographs:pd.DataFrame,  # returned by `write_age_regions`
     region:str,
+    deals:int|None=None,       # average over the first deals only; None: all deals of the settings
 ) -> np.ndarray:               # (n, 3, 240): distributions over months for each of SEX_OUTPUTS
-    "Read the out-of-fold distributions of a region, in the order of the radiographs"
-    distributions = np.full((len(radiographs), len(SEX_OUTPUTS), MONTHS), np.nan)
-    for fold in range(workspace.profile.fine_tuning.folds):
-        folder = workspace.models/member_name(region, fold)
+    "Read the out-of-fold distributions of a region, in the order of the radiographs; mean over the deals"
+    settings, shape = workspace.profile.fine_tuning, (len(radiographs), len(SEX_OUTPUTS), MONTHS)
+    settings = replace(settings, deals=deals or settings.deals)
+    total, counts = np.zeros(shape), np.zeros(len(radiographs), int)
+    for _, _, name in _members(settings, region):
+        folder = workspace.models/name
         ids = pd.read_csv(folder/"predictions.csv", dtype={"id": str}).id
-        distributions[pd.Index(radiographs.id).get_indexer(ids)] = np.load(folder/"distributions.npy")
-    if np.isnan(distributions).any():
+        rows = pd.Index(radiographs.id).get_indexer(ids)
+        if (rows < 0).any():
+            raise ValueError(f"{folder}: this network predicted other radiographs than the cohort's.")
+        total[rows] += np.load(folder/"distributions.npy")
+        counts[rows] += 1
+    if (counts != settings.deals).any():
         raise ValueError(f"{workspace.models}: some radiographs were not left out by any network of the "
                          f"region {region}.")
-    return distributions
+    return total / settings.deals
 
 # %% ../../nbs/release/71_ages.ipynb #12
 def fit_released_ensemble(
@@ -245,7 +285,8 @@ def _error_row(group, rows):
     return {"group": group, "radiographs": len(rows), "MAE": round(numbers.mae, 2),
             "low": number(numbers.low), "high": number(numbers.high), "bias": round(numbers.bias, 2),
             "within 6": round(numbers.within_6, 3), "within 12": round(numbers.within_12, 3),
-            "coverage": round(covered.value, 3),
+            "coverage": round(covered.value, 3), "coverage, low": round(covered.low, 3),
+            "coverage, high": round(covered.high, 3),
             "median width": round(float((rows.high - rows.low).median()), 1),
             "interval score": round(float(penalised.mean()), 1)}
 
@@ -493,17 +534,18 @@ def build_released_rules(
     distributions:np.ndarray,     # (k, n, 3, 240)
     radiographs:pd.DataFrame,
     regions:tuple,                # k names
-    folds:int,
+    settings:FineTuningSettings,  # its folds and deals determine the members
 ) -> dict[str, EnsembleRule]:     # by "M", "F", "none"
-    "Build rules in which the networks of all folds share the weight of their region equally"
+    "Build rules in which the networks of all deals and folds share the weight of their region equally"
     rules = {}
     for key in ENSEMBLE_KEYS:
         rows = (radiographs.sex == key).to_numpy() if key != "none" else np.ones(len(radiographs), bool)
         own = distributions[:, rows, SEX_OUTPUTS.index(key)]
         months = radiographs.bone_age.to_numpy(float)[rows]
         rule = fit_released_ensemble(own, months, regions)
-        members = [(member_name(region, fold), weight / folds)
-                   for region, weight in zip(regions, rule.weights) for fold in range(folds)]
+        members = [(name, weight / (settings.deals * settings.folds))
+                   for region, weight in zip(regions, rule.weights)
+                   for _, _, name in _members(settings, region)]
         rules[key] = EnsembleRule(*zip(*members), rule.half_width, half_width_in_sd=True)
     return rules
 
@@ -517,16 +559,44 @@ def publish_ages(
 ):
     "Write the networks (one byte per weight), the rules and the card"
     folder = Path(folder)
-    members = sorted({name for rule in rules.values()
-                      for name, weight in zip(rule.members, rule.weights) if weight > 0})
-    for name in members:
+    for name in _used_members(rules):
         own = read_config(workspace.models/name/"config.json")["card"]
-        publish_weights(workspace.models/name, folder/name, own | dict(errors="bone-age.json"), date, "bytes")
+        card_of_network = dict(fitted_on=own["fitted_on"], errors="bone-age.json")
+        publish_weights(workspace.models/name, folder/name, card_of_network, date, "bytes")
+    publish_card(rules, folder, card, date)
+
+
+def publish_card(
+    rules:dict[str, EnsembleRule],
+    folder:str|Path,  # has the networks
+    card:dict,        # returned by `release_ages`, written to `bone-age.json`
+    date:str,         # of the measurement, year-month-day
+):
+    "Write the rules and the card beside published networks"
+    folder, members = Path(folder), _used_members(rules)
     selected = {key: _select_members(rule, members) for key, rule in rules.items()}
     write_ensemble_rules(folder/"ensembles.json", selected)
     parameters = sum(count_parameters(load_network(folder/name)[0]) for name in members)
     full_card = dict(card) | dict(parameters=parameters) | TERMS | dict(date=date)
+    if earlier := _earlier_sections(folder/"bone-age.json", full_card): full_card["earlier"] = earlier
     with publish(folder/"bone-age.json") as path: path.write_text(json.dumps(full_card, indent=1) + "\n")
+
+
+LONG_SECTIONS = ("ablation", "paper_grid")  # take hours; kept from an earlier card when not measured again
+
+
+def _earlier_sections(path, card):
+    "Sections of an earlier card that the new one lacks, each with the date of its measurement"
+    if not path.is_file(): return {}
+    old = current_names(json.loads(path.read_text()))
+    found = {name: dict(date=old["date"], content=old[name]) for name in LONG_SECTIONS if name in old}
+    return {name: section for name, section in (old.get("earlier", {}) | found).items() if name not in card}
+
+
+def _used_members(rules):
+    "Names of the networks with a weight above zero in any rule"
+    return sorted({name for rule in rules.values()
+                   for name, weight in zip(rule.members, rule.weights) if weight > 0})
 
 
 def _select_members(rule, names):
@@ -644,29 +714,31 @@ def _describe_run(workspace):
 def release_ages(
     workspace:Workspace,
     log:Callable|None=None,     # called with a line after each epoch
-    compare:bool=True,          # also run the ablation, and assess changed radiographs
-    preprocessing:str="by networks that were fitted without the radiograph, too",  # for the card
+    compare:bool=True,          # also run the ablation
+    seen:bool=False,            # whether the networks for masks and key points were fitted on the radiographs
     grid:str|Path|None=None,    # `results/` of a run of the profile `sample`, for the card
+    weights:str|Path|None=None, # networks to measure; None: fit new ones
 ) -> dict:                      # the card
     "Fit and measure the bone-age networks; write networks, rules, `ages/` and `results/bone-age.json`"
     settings, radiographs = workspace.profile.fine_tuning, write_age_regions(workspace)
-    cross_fit_ages(workspace, radiographs, log)
+    if weights: predict_ages_again(workspace, radiographs, weights)
+    else: cross_fit_ages(workspace, radiographs, log)
     regions = tuple(settings.regions)
     distributions = np.stack([read_out_of_fold_distributions(workspace, radiographs, r) for r in regions])
     predicted, without_sex = (cross_fit_ensemble(distributions, radiographs, regions, known)
                               for known in (True, False))
     workspace.write_table("ages/ensemble", predicted)
     workspace.write_table("ages/ensemble_without_sex", without_sex)
-    rules = build_released_rules(distributions, radiographs, regions, settings.folds)
+    rules = build_released_rules(distributions, radiographs, regions, settings)
     write_ensemble_rules(workspace.models/"ensembles.json", rules)  # the run's folder can serve as weights
     card = dict(data=_describe_data(radiographs, settings), radiographs=len(radiographs),
-                folds=settings.folds, preprocessing=preprocessing, errors=summarise_age_errors(predicted),
-                errors_without_sex=summarise_age_errors(without_sex),
+                folds=settings.folds, deals=settings.deals, **_describe_procedure(settings, seen),
+                errors=summarise_age_errors(predicted), errors_without_sex=summarise_age_errors(without_sex),
                 regions=summarise_regions(distributions, radiographs, regions, predicted),
-                weights=_region_weights(rules, regions), settings=asdict(settings))
+                weights=_region_weights(rules, regions), settings=asdict(settings),
+                variants=_measure_age_variants(workspace, radiographs, rules))
     if compare:
-        ablation = run_ablation(workspace, radiographs, distributions, predicted, without_sex, log)
-        card |= dict(ablation=ablation, variants=_measure_age_variants(workspace, radiographs, rules))
+        card["ablation"] = run_ablation(workspace, radiographs, distributions, predicted, without_sex, log)
     if grid: card |= dict(paper_grid=summarise_paper_grid(grid))
     workspace.write_result("bone-age", card)
     return card
@@ -687,6 +759,26 @@ def _describe_data(radiographs, settings):
         settings.start, "from other networks")
     return (f"{len(radiographs):,} radiographs, ages {ages.min():.0f} to {ages.max():.0f} months, "
             f"one reading each; {settings.folds} folds, {len(settings.regions)} regions, started {start}.")
+
+
+RECIPES_TRIED = 12  # on these folds: two whole recipes (2026-11-25 and -26) and the ablation's ten variants
+
+
+def _describe_procedure(settings, seen):
+    "Sentences about what was measured, what had seen the radiographs, and how the recipe was chosen"
+    networks = "one network" if settings.deals == 1 else f"the mean of {settings.deals} networks"
+    total = settings.deals * settings.folds
+    before = ("from the released networks, which were fitted on these radiographs, too" if seen
+              else "from networks that were fitted without the radiograph")
+    return dict(
+        procedure=f"Each radiograph is predicted by {networks} per region, fitted without it. "
+                  f"A new radiograph gets the mean of {total} networks per region, whose error is smaller. "
+                  f"Masks and key points come {before}.",
+        interval="The ensemble's weights and the factor of its interval were fitted on the out-of-fold "
+                 "predictions of the other folds. Coverage near 90 % is so by construction, over all "
+                 "radiographs and by sex; by stage it is a result.",
+        choice=f"The recipe was chosen on the same folds, among at least {RECIPES_TRIED} variants. "
+               "The best of several measured errors is a little too small.")
 
 
 def _region_weights(rules, regions):

@@ -22,7 +22,6 @@ from ..datasets.annotations import POINT_COLUMNS
 from ..datasets.preprocessing import MATRIX_COLUMNS, map_in_parallel, matrix_from_row, result_or_raise
 from ..datasets.workspace import Workspace
 from ..keypoints import detect_key_points
-from ..paper.pipeline import read_released_card
 from ..radiographs import find_radiographs, read_mask, read_radiograph
 from ..registration import frame_from_key_points, masked_crop, region_matrix
 from boneage.release.preprocessing import (
@@ -198,7 +197,7 @@ def point_card(
 
 
 def _detector_errors(workspace, held_out):
-    "Errors and quantiles of the released and the paper's detector; others are copied from the package's card"
+    "Errors and quantiles of the released detector, and of the paper's where it was fitted"
     labels = read_manual_labels(workspace)
     labels = labels[labels[list(POINT_COLUMNS)].notna().any(axis=1)]
     tables = {"heat maps (released)": held_out}
@@ -209,9 +208,7 @@ def _detector_errors(workspace, held_out):
                 for name, table in tables.items()}
     quantiles = {name: np.nanpercentile(share, range(101)).round(3).tolist()
                  for name, share in shares.items()}
-    before = read_released_card("keypoints")
-    return dict(crossfit=before.get("crossfit", {}) | crossfit,
-                quantiles=before.get("quantiles", {}) | quantiles)
+    return dict(crossfit=crossfit, quantiles=quantiles)
 
 # %% ../../nbs/release/72_cards.ipynb #17
 def describe_training_data(
@@ -238,12 +235,11 @@ def publish_preprocessing(
     held_out:pd.DataFrame,     # returned by `assess_held_out`
     assessors:list[Assessor],  # one for each fold
     date:str,                  # year-month-day
-    note:str="",               # explanation of the Jaccard indices, for the card
     every:int=22,              # as in `point_card`
 ):
     "Write the networks for masks and key points with their cards"
     about_masks, about_points = describe_training_data(workspace)
-    masks = dict(data=about_masks) | mask_card(workspace, held_out) | dict(crossfit_note=note)
+    masks = dict(data=about_masks) | mask_card(workspace, held_out)
     publish_weights(workspace.models/"segmentation", Path(folder)/"segmentation", masks, date)
     points = dict(data=about_points) | point_card(workspace, held_out, assessors, every)
     publish_weights(workspace.models/"keypoints", Path(folder)/"keypoints", points, date, "bytes")

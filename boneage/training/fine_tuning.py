@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['translate_lite0', 'imagenet_weights', 'AgeDistributionLoss', 'own_mae_months', 'assign_folds',
            'fine_tuning_config', 'recalibrate_batch_norm', 'starting_network',
-           'predict_distributions', 'tabulate_predictions', 'fine_tune']
+           'predict_distributions', 'tabulate_predictions', 'write_predictions', 'fine_tune']
 
 # %% ../../nbs/training/56_fine_tuning.ipynb #03
 import hashlib
@@ -115,9 +115,11 @@ def own_mae_months(
 def assign_folds(
     cohort:pd.DataFrame,  # id, sex, bone_age (months)
     folds:int,
+    deal:int = 0,         # number of the deal; each gives other folds
 ) -> np.ndarray:          # (n,) 0 … folds - 1; -1 if the bone age is unknown
     "Folds with nearly the same sexes and ages, independent of the order of the rows"
-    key = cohort.id.map(lambda name: hashlib.sha256(str(name).encode()).hexdigest())
+    ending = f"/{deal}" if deal else ""
+    key = cohort.id.map(lambda name: hashlib.sha256(f"{name}{ending}".encode()).hexdigest())
     columns = dict(sex=cohort.sex.to_numpy(), months=cohort.bone_age.to_numpy(float), key=key.to_numpy())
     order = pd.DataFrame(columns).sort_values(["sex", "months", "key"])
     order = order[order.months.notna()]
@@ -227,6 +229,19 @@ def tabulate_predictions(
     table = radiographs[["id", "sex", "bone_age"]].reset_index(drop=True)
     return table.assign(predicted=months[np.arange(len(radiographs)), own], unknown=months[:, -1])
 
+
+def write_predictions(
+    folder:str|Path,
+    radiographs:pd.DataFrame,  # (n,) id, sex, bone_age
+    distributions:np.ndarray,  # (n, 3, 240)
+) -> pd.DataFrame:             # from `tabulate_predictions`
+    "Write the predictions for held-out radiographs to `predictions.csv` and `distributions.npy`"
+    table = tabulate_predictions(radiographs, distributions)
+    with publish(Path(folder)/"distributions.npy") as path, path.open("wb") as file:
+        np.save(file, np.asarray(distributions, np.float16))
+    with publish(Path(folder)/"predictions.csv") as path: table.to_csv(path, index=False)
+    return table
+
 # %% ../../nbs/training/56_fine_tuning.ipynb #24
 def fine_tune(
     region:str,                 # "hand", "carpals" or "metacarpals"
@@ -252,11 +267,9 @@ def fine_tune(
     if valid:
         distributions = predict_distributions(
             network, regions[valid.rows], config["shape"], settings.tta, device=valid.device)
-    table = tabulate_predictions(cohort[~in_training & cohort.bone_age.notna().to_numpy()], distributions)
-    with publish(folder/"distributions.npy") as path, path.open("wb") as file:
-        np.save(file, distributions.astype(np.float16))
-    for name, rows in [("history", history), ("predictions", table)]:
-        with publish(folder/f"{name}.csv") as path: rows.to_csv(path, index=False)
+    held_out = cohort[~in_training & cohort.bone_age.notna().to_numpy()]
+    with publish(folder/"history.csv") as path: history.to_csv(path, index=False)
+    table = write_predictions(folder, held_out, distributions)
     save_network(folder, network, config, dict(fitted_on=len(train.rows), made_with=made_with))
     return table
 
