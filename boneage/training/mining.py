@@ -138,8 +138,8 @@ class MiningData:
     ids: list[str]                     # ids of all radiographs
     inputs: np.ndarray                 # uint8 (n, h, w), stored radiographs in the order of `ids`
     labelled: dict[str, np.ndarray]    # masks that are given, not predicted: bool (h, w), by id
-    by_hand: list[str]|None = None     # those of `labelled` to repeat, not e.g. of phantoms; None: all
-    truth: dict[str, np.ndarray]|None = None  # by id, of unlabelled ones; only for the Jaccard index
+    by_hand: list[str]|None = None     # ids in `labelled` to repeat: drawn by hand, not synthetic; None: all
+    truth: dict[str, np.ndarray]|None = None  # true masks of the others, by id; only to report `jaccard`
 
 # %% ../../nbs/training/53_mining.ipynb #13
 def run_positive_mining(
