@@ -100,8 +100,8 @@ def weights_folder(
 # %% ../nbs/assessing/20_assessment.ipynb #20
 def load_ensemble_rules(
     folder:Path,                # from `weights_folder`
-) -> dict[str, EnsembleRule]:   # keys "M", "F", "none"; only those with models
-    "Ensemble rules by sex; `WeightsError` when a member has no weights"
+) -> dict[str, EnsembleRule]:   # keys "M", "F", "none"; a key is missing if no model applies
+    "Ensemble rules by sex; `WeightsError` when the network of a member is missing"
     path = folder / "ensembles.json"
     if path.is_file():
         rules = read_ensemble_rules(path)
@@ -128,9 +128,9 @@ def exposure_warnings(
     return [f"The exposure is poor: the hand uses only {used:.0%} of the grey range."]
 
 # %% ../nbs/assessing/20_assessment.ipynb #28
-FOREARM_ROW = FRAME_CAPITATE[1] + 200  # frame row of the upper end of the forearm, which may reach the edge
+FOREARM_ROW = FRAME_CAPITATE[1] + 200  # frame row below which the mask may reach the edge (forearm)
 EDGE_WIDTH = 0.006                     # width of the rim that counts as the edge, share of the long side
-MAX_CUT_LENGTH = 60                    # longest contact of hand and edge above this row, frame pixels
+MAX_CUT_LENGTH = 60                    # longest contact with the edge above FOREARM_ROW, frame pixels
 
 
 def _edge_pixels(mask):
@@ -153,8 +153,8 @@ def cut_warnings(
     return ["The hand is cut off at the radiograph's edge."] if length > MAX_CUT_LENGTH else []
 
 # %% ../nbs/assessing/20_assessment.ipynb #32
-MIN_MASK_QUALITY = 0.85     # quality of a mask below which a person should check it
-MAX_SECOND_COMPONENT = 0.1  # area above which a second component may be a hand, share of the first's
+MIN_MASK_QUALITY = 0.85     # a person should check a mask of lower quality
+MAX_SECOND_COMPONENT = 0.1  # a larger second component may be a hand; share of the largest's area
 
 
 def mask_warnings(

@@ -130,7 +130,7 @@ _SEXES = {"m": "M", "male": "M", "true": "M", "1": "M", "f": "F", "female": "F",
 
 
 def read_sexes(
-    path:Path,       # CSV with a column of ids or file names, and one of `sex` (M/F) or `male` (True/False)
+    path:Path,       # CSV with a column of ids or file names, and a column `sex` (M/F) or `male` (True/False)
 ) -> dict[str, str]: # plain id → "M" or "F"
     "Read a table of sexes; the `ValueError` for a wrong row names the row"
     from boneage.files import truncate_text  # imports OpenCV
@@ -204,7 +204,8 @@ def progress(
         yield (lambda: bar.advance(task)), write
 
 # %% ../nbs/assessing/22_batches.ipynb #48
-_FILE_ERRORS = (ValueError, OSError, MemoryError, RuntimeError)  # besides OpenCV's own error
+# `attempt` also returns OpenCV's own error, which it recognises without importing OpenCV
+_FILE_ERRORS = (ValueError, OSError, MemoryError, RuntimeError)
 
 
 def attempt(

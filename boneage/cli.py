@@ -138,7 +138,7 @@ def run_assessment(
     for sentence in problems: typer.echo(sentence, err=True)
     if not files: return problems, records
     from boneage.assessment import load_assessor  # imports PyTorch, which takes a second or two
-    after_bar = len(files) > FEW and sys.stdout.isatty()  # printed after the progress bar, not into it
+    after_bar = len(files) > FEW and sys.stdout.isatty()  # print results after the progress bar has ended
     at_once = not options.as_json and not after_bar
     with progress(len(files), "assessing") as (step, write):
         def done(record):
@@ -182,8 +182,9 @@ def assess(
     \b
     One radiograph of a girl:
       boneage assess hand.png --sex F
-    A folder with a table of sexes, results as a table; one file, results as JSON:
+    A folder with a table of sexes; write the results as a table, and draw figures:
       boneage assess radiographs/ --sexes sexes.csv --csv ages.csv --save-figure figures
+    One file; print the results as JSON:
       boneage assess hand.dcm --json
 
     Without --sex and --sexes, the sex is read from the DICOM header. If no sex is known, only the networks
@@ -211,7 +212,7 @@ def check_request(
     if note.is_file():
         if json.loads(note.read_text()) == request: return
         raise ValueError(f"{folder} holds phantoms that were made with other options: choose another folder.")
-    if folder.is_dir(): remove_temporary_files(folder)  # of a process killed while writing the note
+    if folder.is_dir(): remove_temporary_files(folder)  # of a process killed while writing request.json
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not empty: choose another folder.")
     with publish(note) as path: path.write_text(json.dumps(request) + "\n")
@@ -235,7 +236,7 @@ def phantom(
     """Make synthetic hand radiographs whose bone age, mask and key points are known.
 
     \b
-    Three of any age, and one of a boy of ten years:
+    Three phantoms of any age; one phantom of a boy of ten years:
       boneage phantom demo -n 3
       boneage phantom boy --age 120 --sex M --clean
     """
@@ -294,8 +295,8 @@ class ReleaseOptions:
     "The options of `boneage release`"
     data: Annotated[str, typer.Option(
         metavar="DIR",
-        help="Folder of radiographs with a table of ages and sexes; masks/ and keypoints.csv in it "
-             "are labels.")]
+        help="Folder of radiographs with a table of ages and sexes; masks/ and keypoints.csv in this "
+             "folder are used as labels.")]
     profile: Annotated[str, typer.Option(
         help="Name in reports/profiles, or a path ending in .yaml.")] = "release"
     ages_only: Annotated[bool, typer.Option(
@@ -343,8 +344,9 @@ def release(
         profile = load_profile(path, data=options.data)
         if not Path(options.data).is_dir():
             raise ValueError(f"{options.data}: no such folder of radiographs.")
+        # missing ImageNet weights raise an error now, not after hours of fitting
         if profile.fine_tuning.start == "imagenet" and not options.measure:
-            imagenet_weights()  # raises now, not after hours
+            imagenet_weights()
         workspace = open_workspace(profile)
         card = _fit_release(workspace, options)
     except ValueError as error: fail(error)

@@ -15,7 +15,7 @@ import numpy as np
 from .geometry import shrink
 
 # %% ../nbs/assessing/11_contrast.ipynb #07
-MEASURED = 200  # hands are reduced to a longer side between this and twice this, pixels
+MEASURED = 200  # a reduced hand's longer side has this to twice this number of pixels
 ERODED = 2      # width of the rim of the reduced mask that is left out, pixels
 
 # %% ../nbs/assessing/11_contrast.ipynb #08
@@ -32,7 +32,7 @@ def hand_pixels(
     hand = (shrink(mask[box].view(np.uint8) * np.uint8(255), level) > 127).view(np.uint8)
     depth = cv2.distanceTransform(hand, cv2.DIST_L2, 5)
     inside = depth > ERODED
-    if not inside.any(): inside = hand == hand.max()  # a tiny mask has no other pixels
+    if not inside.any(): inside = hand == hand.max()  # a tiny mask is all rim: take all its pixels
     return grey[inside], depth[inside] / np.sqrt(max(1, int(hand.sum())))
 
 # %% ../nbs/assessing/11_contrast.ipynb #13

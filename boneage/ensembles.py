@@ -27,7 +27,7 @@ class EnsembleRuleError(ValueError):
 class EnsembleRule:
     "The members of an ensemble, their weights, and the width of the interval around their mean"
     members: tuple[str, ...]    # names of bone-age models
-    weights: tuple[float, ...]  # one for each member, not negative; the mean divides them by their sum
+    weights: tuple[float, ...]  # a weight for each member, not negative; their sum need not be 1
     half_width: float           # half the width of the 90 % interval, in months or standard deviations
     half_width_in_sd: bool = False  # whether the unit is the SD of the predicted distribution over the months
 
@@ -90,7 +90,7 @@ def conformal_half_width(
     absolute_errors:np.ndarray,  # (n,) |prediction − truth| on held-out radiographs, months
     coverage:float = 0.9,        # share of new radiographs whose true bone age the interval shall contain
 ) -> float:                      # months
-    "Half width of a split-conformal interval; `ValueError` when an error is missing or there is none"
+    "Half width of a split-conformal interval; `ValueError` when an error is NaN or when no errors are given"
     errors = np.sort(np.asarray(absolute_errors, np.float64).ravel())
     if not len(errors) or np.isnan(errors).any():
         raise ValueError("An interval needs the errors of at least one held-out radiograph, without NaN.")

@@ -58,7 +58,7 @@ def convert_write_errors(
 # %% ../nbs/assessing/00_files.ipynb #07d
 @cache
 def computer_id() -> str:  # six hexadecimal digits
-    "Identify this computer, or the container on it, within which process ids are unique"
+    "Identify this computer or, inside a container, this container; process ids are unique within it"
     try: namespace = os.readlink("/proc/self/ns/pid")
     except OSError: namespace = ""
     return sha256(f"{platform.node()} {namespace}".encode()).hexdigest()[:6]
@@ -66,7 +66,7 @@ def computer_id() -> str:  # six hexadecimal digits
 # %% ../nbs/assessing/00_files.ipynb #07k
 def is_running(
     pid:int,  # process id on this computer
-) -> bool:    # also true where this can't be determined
+) -> bool:    # also true if this can't be determined
     "Whether a process is running"
     if os.name != "posix": return True
     try: os.kill(pid, 0)

@@ -21,7 +21,7 @@ from .files import truncate_text
 
 # %% ../nbs/assessing/03_inference.ipynb #06
 MONTHS = 240  # bone ages are 0, 1, …, 239 months: the paper's 240 classes
-SEX_OUTPUTS = ("M", "F", "none")  # outputs of a network by sex: boys, girls, children of unknown sex
+SEX_OUTPUTS = ("M", "F", "none")  # outputs of a network by sex: boys, girls, unknown sex
 
 # %% ../nbs/assessing/03_inference.ipynb #07
 def scaled_from_months(
@@ -48,7 +48,7 @@ class WeightsError(ValueError):
 # %% ../nbs/assessing/03_inference.ipynb #11b
 _CURRENT_KEYS = {
     "view": "network_input", "plates": "radiographs", "of_spread": "half_width_in_sd",
-    # of cards
+    # keys of cards, which document a network's training and errors
     "step": "variant", "steps": "ablation", "than": "reference", "no answer": "no prediction",
     "mirror known": "mirror flag correct", "plates of the cohort": "cohort",
     "looked at again": "reviewed twice",
@@ -169,7 +169,7 @@ _OUTPUT_TYPES = {"UNet": "mask", "KeyPointNetwork": "points", "HeatMapNetwork": 
 def output_type(
     config:dict,  # a network's configuration
 ) -> str:         # "mask", "points", "regression", "classification" or "each"
-    "What a network predicts; for a BoneAgeNetwork its head"
+    "What a network predicts; for a BoneAgeNetwork, the name of its head"
     return _OUTPUT_TYPES.get(str(config.get("network")), config.get("head", "regression"))
 
 # %% ../nbs/assessing/03_inference.ipynb #16

@@ -60,9 +60,9 @@ WIDE_WINDOW = (0, -170, 1860, 2418)                    # wide enough for almost 
 
 
 def next_input_from_crop(
-    points:np.ndarray,                   # (3, 2) predicted so far, pixels of the crop
+    points:np.ndarray,                   # (3, 2) from the previous pass, pixels of the crop
     shape:tuple[int, int] = (130, 100),  # (h, w) of the network's input
-    window:tuple = FRAME_WINDOW,         # rectangle that fills the input: left, top, width, height
+    window:tuple = FRAME_WINDOW,         # fills the input: left, top, width, height, pixels of the frame
 ) -> np.ndarray:                         # 3×3 input_from_crop
     "The matrix from a crop to a refinement pass's input; `ValueError` if a point is missing or two coincide"
     left, top, width, height = window
@@ -96,7 +96,7 @@ def predict_key_points(
     return np.mean([transform(points, invert(pose)) for points, pose in zip(predicted, poses)], axis=0)
 
 # %% ../nbs/assessing/13_keypoints.ipynb #27a
-EDGE = 4  # width of the border of a network's input where points are not refined with heat maps, pixels
+EDGE = 4  # heat maps do not refine points this close to the border of the network's input, pixels
 
 
 def is_inside_input(
@@ -114,8 +114,8 @@ def refine_key_points(
     input_from_crop:np.ndarray,  # 3×3, of the first pass
     network,
     shape:tuple[int, int],       # (h, w) of the network's input
-    windows:tuple,               # one per refinement pass; None: the frame, keeping predictions outside it
-) -> tuple[np.ndarray, float]:   # points, (3, 2) pixels of the crop; pass displacement, NaN after one pass
+    windows:tuple,               # one per refinement pass; None: the frame, and every point is replaced
+) -> tuple[np.ndarray, float]:   # points, (3, 2) pixels of the crop; pass displacement, NaN without `windows`
     "Predict the key points; then, for each window, register the crop with them and predict again"
     points, displacement = predict_key_points(crop, input_from_crop, network, shape), np.nan
     for window in windows:
@@ -146,8 +146,8 @@ def detect_key_points(
     mask:np.ndarray,         # bool (H, W); `ValueError` when it is empty
     contrast:Contrast,
     network,                 # a KeyPointNetwork or a HeatMapNetwork
-    config:dict,             # its configuration; its "network_input" or, without it, "shape" gives (h, w)
-    passes:int|None = None,  # passes per attempt; None: of `config`, 3 if it gives none; HeatMapNetwork: 3
+    config:dict,             # of the network; (h, w) is in its "network_input" or else in its "shape"
+    passes:int|None = None,  # per attempt; None: as in `config`, else 3; a HeatMapNetwork always takes 3
 ) -> KeyPointDetection:
     "Detect middle tip, capitate and thumb tip on a radiograph"
     network.eval()

@@ -233,7 +233,8 @@ LITE0 = (  # a row for each stage: expansion, output channels, side of the kerne
 def _convolution(inputs, outputs, kernel, norm, stride=1, groups=1, activate=True):
     "Convolution with batch normalisation or a bias, then ReLU if `activate`"
     layers = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=not norm)]
-    if norm: layers.append(nn.BatchNorm2d(outputs, eps=1e-3, momentum=None))  # None: mean over all batches
+    # momentum=None: the statistics are means over all batches since the start
+    if norm: layers.append(nn.BatchNorm2d(outputs, eps=1e-3, momentum=None))
     if activate: layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
 
@@ -275,7 +276,8 @@ class EfficientNetBoneAge(nn.Module):
         self.blocks, self.dropout = nn.Sequential(*blocks), nn.Dropout(dropout)
         self.last, self.gain = nn.Linear(channels, len(SEX_OUTPUTS) * MONTHS), gain
         nn.init.uniform_(self.last.weight, -0.017 / gain, 0.017 / gain)
-        prior = [-(month - 127)**2 / (2 * 60**2) / gain for month in range(MONTHS)]  # mean 127, SD 60 months
+        # at first, predictions are close to a normal distribution: mean 127, SD 60 months
+        prior = [-(month - 127)**2 / (2 * 60**2) / gain for month in range(MONTHS)]
         with torch.no_grad(): self.last.bias.copy_(torch.tensor(prior * len(SEX_OUTPUTS)))
 
     def features(
@@ -355,13 +357,13 @@ def _is_like(value, default):
     return isinstance(value, Real) and 0 <= value <= LARGEST
 
 # %% ../nbs/assessing/04_networks.ipynb #38
-SCALE_SUFFIX = ":scale"  # a tensor stored as int8 has its scales under its name with this suffix (format 2)
+SCALE_SUFFIX = ":scale"  # an int8 tensor's scales have its name plus this suffix (since format 2)
 
 
 def quantise_weights(
     weights:dict[str, torch.Tensor],
 ) -> dict[str, torch.Tensor]:  # large kernels as int8, with a float32 scale per output; small ones as float16
-    "Store weights in a quarter of the size; each changes by at most 1/254 of its output's largest weight"
+    "Round weights to a quarter of the size; errors are at most 1/254 of an output's largest weight"
     kept = {}
     for name, value in weights.items():
         if value.dim() >= 2 and value[0].numel() >= 32:
@@ -429,7 +431,8 @@ def load_network(
     _check_shapes(weights, network.state_dict(), path)
     for name, value in weights.items(): _check_tensor(name, value, weights, path)
     network.load_state_dict(_dequantise_weights(weights), assign=True)
-    return network.to(device, memory_format=torch.channels_last).eval(), config  # up to twice as fast
+    # the memory format channels_last makes predictions up to twice as fast
+    return network.to(device, memory_format=torch.channels_last).eval(), config
 
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8, torch.int64)

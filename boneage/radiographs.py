@@ -39,7 +39,7 @@ def file_kind(
     suffix:str = "",  # suffix of the file's name, in lower case
 ) -> str|None:        # "PNG", "JPEG", "TIFF", "DICOM" or None
     "Determine the kind of an image file from its signature"
-    if head[128:132] == b"DICM": return "DICOM"  # first, since the 128 bytes before it may begin like a TIFF
+    if head[128:132] == b"DICM": return "DICOM"  # tested first: a DICOM file may begin like a TIFF
     if head.startswith(b"\x89PNG\r\n\x1a\n"): return "PNG"
     if head.startswith(b"\xff\xd8\xff"): return "JPEG"
     if head.startswith((b"II*\0", b"MM\0*")): return "TIFF"
@@ -104,7 +104,7 @@ TIFF_TAGS = frozenset({
 
 def tiff_tags(
     data:bytes,                   # the whole file
-) -> dict[int, tuple[int, ...]]:  # for each tag of `TIFF_TAGS` in the file, its whole numbers
+) -> dict[int, tuple[int, ...]]:  # tag → its values (whole numbers), for the tags of `TIFF_TAGS`
     "Read the tags that the library needs from a TIFF's first page"
     order = "<" if data[:2] == b"II" else ">"
     start, = struct.unpack_from(order + "I", data, 4)
@@ -197,7 +197,7 @@ def to_unit(
 # %% ../nbs/assessing/01_radiographs.ipynb #40
 def display_table(
     header,                   # pydicom Dataset of a grey image
-) -> tuple[int, np.ndarray]:  # lowest possible stored number; float32 (2**bits,) greys from that number up
+) -> tuple[int, np.ndarray]:  # lowest storable number n; float32 (2**bits,) greys of n, n + 1, …
     "Compute the displayed grey of each possible stored number: rescale, window or table, polarity"
     from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
     lowest = -(1 << header.BitsStored - 1) if header.PixelRepresentation else 0
@@ -224,7 +224,7 @@ def check_deflated(
 ):
     "Reject a deflated DICOM file that unpacks to too many bytes; `zlib.error` or `struct.error` when damaged"
     if DEFLATED not in data[:1000]: return
-    start = 144 + struct.unpack_from("<I", data, 140)[0]  # after the meta group (byte 140: its length)
+    start = 144 + struct.unpack_from("<I", data, 140)[0]  # end of the meta group; its length is at byte 140
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     unpacker.decompress(memoryview(data)[start:], 2*MAX_PIXELS)
     if unpacker.unconsumed_tail:
@@ -354,7 +354,7 @@ def write_radiograph(
 # %% ../nbs/assessing/01_radiographs.ipynb #59
 def read_dicom_sex(
     path:str|Path,  # any image file
-) -> str|None:      # "M", "F", or None where the file contains neither
+) -> str|None:      # "M", "F", or None if the file contains neither
     "Read the patient's sex from a DICOM file"
     data, kind = read_file(Path(path))
     if kind != "DICOM": return None
@@ -387,7 +387,7 @@ def write_mask(
 def is_radiograph(
     path:Path,  # a file
 ) -> bool:
-    "Whether a file counts as a radiograph: by its suffix or, if it has none, by DICOM's signature"
+    "Whether a file has a radiograph's suffix, or DICOM's signature and either no suffix or digits as suffix"
     if path.name.startswith("."): return False
     suffix = path.suffix.lower()
     if suffix in SUFFIXES: return True
@@ -411,7 +411,7 @@ def find_in_folder(
 def find_radiographs(
     paths:str|Path|Iterable[str|Path],  # files, folders and patterns such as "radiographs/**/*.dcm"
 ) -> list[Path]:                        # sorted, each file once
-    "Find all radiographs that files, folders and patterns match; `RadiographError` if one matches none"
+    "Find the radiographs of all files, folders and patterns; `RadiographError` if one of these has none"
     found = {}
     for item in [paths] if isinstance(paths, (str, Path)) else paths:
         path = Path(item).expanduser()
@@ -421,5 +421,6 @@ def find_radiographs(
         if not matches:
             suffixes = ", ".join(sorted(SUFFIXES))
             raise RadiographError(f"{item} holds no radiograph: expected files ending in {suffixes}.")
-        for match in matches: found.setdefault(os.path.realpath(match), match)  # works for circular links
+        # `os.path.realpath` accepts circular links, `Path.resolve` does not
+        for match in matches: found.setdefault(os.path.realpath(match), match)
     return sorted(found.values())

@@ -59,8 +59,8 @@ REGIONS = {region.name: region for region in [
 # %% ../nbs/assessing/12_registration.ipynb #20
 def region_matrix(
     region:str,          # "hand", "carpals" or "metacarpals"
-    scale:float,         # pixels of the region's image to one of the frame
-    margin:float = 0.0,  # share of the box added on each side
+    scale:float,         # pixels of the region's image per pixel of the frame
+    margin:float = 0.0,  # added on each side, as a share of the box
 ) -> tuple[np.ndarray, tuple[int, int]]:  # 3×3 region_from_frame, (h, w) of the region's image
     "The matrix from the frame to a region's image, and the image's shape"
     if region not in REGIONS:
@@ -109,8 +109,8 @@ class RegisteredRadiograph:
 def region_image(
     radiograph:RegisteredRadiograph,
     region:str,          # "hand", "carpals" or "metacarpals"
-    scale:float,         # pixels of the region's image to one of the frame
-    margin:float = 0.0,  # share of the box added on each side
+    scale:float,         # pixels of the region's image per pixel of the frame
+    margin:float = 0.0,  # added on each side, as a share of the box
 ) -> np.ndarray:         # uint8 (h, w)
     "The image of a region, interpolated only once from the radiograph's pixels"
     region_from_frame, shape = region_matrix(region, scale, margin)
@@ -124,7 +124,7 @@ def registration_measures(
 ) -> dict[str, float]:  # the keys of PLAUSIBLE_RANGES
     "Five measures of a registered hand, in the frame; `ValueError` when the points can't be registered"
     frame_from_image, _ = frame_from_key_points(points)
-    step, pad = 16, 20  # frame reduced 16 times; a border for parts of the hand outside
+    step, pad = 16, 20  # the frame is reduced by `step`; a border of `pad` pixels shows what lies outside it
     small_from_frame = translation(pad, pad) @ scaling(1/step)
     shape = (FRAME_SHAPE[0]//step + 2*pad, FRAME_SHAPE[1]//step + 2*pad)
     hand = warp(mask, small_from_frame @ frame_from_image, shape)
@@ -140,7 +140,9 @@ def registration_measures(
                 thumb_x=float(thumb[0]), thumb_y=float(thumb[1]), area=float(inside.mean()))
 
 # %% ../nbs/assessing/12_registration.ipynb #30
-PLAUSIBLE_RANGES = {  # measure: (low, high, SD of the Gaussian outside), frame pixels or share of the frame
+# measure: (low, high, width of the Gaussian by which the score decreases beyond low or high);
+# all three in pixels of the frame, except for `area`, a share of the frame
+PLAUSIBLE_RANGES = {
     "outside": (-np.inf, 30, 60),
     "top": (-20, 220, 100),
     "thumb_x": (1100, 1920, 120),

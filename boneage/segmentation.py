@@ -90,7 +90,7 @@ def mask_from_probability(
     hand = remove_spurs(largest_component(above))
     if not hand.any(): return np.zeros(shape, bool)
     cleaned = np.where(hand & ~above, 1, np.where(above & ~hand, 0, probability))
-    levels = cv2.convertScaleAbs(cleaned, alpha=255)  # bytes: a radiograph may have millions of pixels
+    levels = cv2.convertScaleAbs(cleaned, alpha=255)  # uint8 saves memory: millions of pixels follow
     return warp(levels, invert(input_from_image), shape) > np.uint8(255 * threshold)
 
 # %% ../nbs/assessing/10_segmentation.ipynb #22c
@@ -161,12 +161,12 @@ def crop_to_hand(
     return inner @ translation(room - left, room - top) @ input_from_image
 
 # %% ../nbs/assessing/10_segmentation.ipynb #29g
-MAX_EXTRA_PASSES = 2  # at most so many further passes while the hand reaches an edge of its crop
+MAX_EXTRA_PASSES = 2  # largest number of further passes, made while the hand reaches an edge of its crop
 
 
 def is_truncated(
-    hand:np.ndarray,            # bool (h, w), as found
-    input_from_image:np.ndarray,  # 3×3
+    hand:np.ndarray,            # bool (h, w), found in a pass
+    input_from_image:np.ndarray,  # 3×3, of the same pass
     shape:tuple[int, int],      # (H, W) of the radiograph
 ) -> bool:
     "Whether a hand reaches an edge of the network's input beyond which the radiograph continues"
@@ -204,7 +204,7 @@ class Segmentation:
     "A mask, its quality, and the area of the second largest component"
     mask: np.ndarray     # bool (H, W), in the radiograph's pixels; empty when no hand was found
     quality: float       # in [0, 1]
-    second_component: float = 0.0  # first pass: area of the second largest component, share of the hand's
+    second_component: float = 0.0  # area of the second largest component, share of the largest (first pass)
 
 # %% ../nbs/assessing/10_segmentation.ipynb #31
 SMALLEST_HAND = 0.01  # share of the network's input; a smaller component is not accepted as a hand

@@ -156,7 +156,7 @@ def outline_mask(
 def is_outline_exact(
     mask:np.ndarray,   # bool (H, W)
 ) -> bool:
-    "Test whether outlines restore the whole mask; they do not where it has holes or isolated pixels"
+    "Test whether outlines restore the mask; they do not if it has holes or isolated pixels"
     return bool((fill_polygons(outline_mask(mask), mask.shape) == mask).all())
 
 # %% ../../nbs/datasets/31_annotations.ipynb #22
@@ -215,7 +215,8 @@ def to_labelme(
         shapes = [_labelme_shape("hand", "polygon", outline) for outline in outline_mask(mask)]
     elif mask is not None:
         x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
-        # labelme gives these corners as pixel indices: - 0.5 cancels the + 0.5 in `_labelme_shape`
+        # Unlike points and polygons, labelme stores the corners of a mask as whole pixel indices;
+        # subtracting 0.5 cancels the 0.5 that `_labelme_shape` adds
         corners = np.array([(x, y), (x + width - 1, y + height - 1)]) - 0.5
         image = encode_mask(mask[y:y + height, x:x + width], deflated=False)
         shapes = [_labelme_shape("hand", "mask", corners) | {"mask": image}]
@@ -452,7 +453,7 @@ def write_annotations(
 # %% ../../nbs/datasets/31_annotations.ipynb #47b
 def read_written_annotations(
     folder:str|Path,  # written by `write_annotations`
-    shape_of:Callable[[str], tuple]|None = None,  # gives (H, W) for ids without a mask; None: omit them
+    shape_of:Callable[[str], tuple]|None = None,  # (H, W) for an id without a mask; None: omit such ids
 ) -> list[Annotation]:
     "Read the folder that `write_annotations` has written"
     folder, masks, table = Path(folder), {}, pd.DataFrame(columns=list(POINT_COLUMNS))

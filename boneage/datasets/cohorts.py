@@ -36,7 +36,7 @@ class CohortError(ValueError):
 # %% ../../nbs/datasets/30_cohorts.ipynb #07
 def record_or_raise(
     sentences:list[str],  # one for each error
-    problems:list|None,   # the sentences are appended to it; None raises
+    problems:list|None,   # the sentences are appended to it; None: raise an error
 ):
     "Append sentences to `problems`, or raise a `CohortError` with the first ten or fewer of them"
     sentences = [truncate_text(sentence, 500) for sentence in sentences]
@@ -48,7 +48,7 @@ def record_or_raise(
         raise CohortError("\n".join(shown) + rest)
 
 # %% ../../nbs/datasets/30_cohorts.ipynb #11
-EXPECTED_COLUMNS = "id,boneage,male (RSNA training) or id,sex,bone_age (months)"  # named in errors
+EXPECTED_COLUMNS = "id,boneage,male (RSNA training) or id,sex,bone_age (months)"  # for error messages
 
 
 def read_text(
@@ -81,7 +81,7 @@ def open_table(
 # %% ../../nbs/datasets/30_cohorts.ipynb #13
 def read_table(
     path:str|Path,              # CSV with commas, semicolons or tabs
-    problems:list|None = None,  # a sentence for each row with too many cells, which is dropped; None raises
+    problems:list|None = None,  # a sentence for each row dropped for too many cells; None: raise an error
 ) -> pd.DataFrame:              # stripped texts; index `row`: row in the file, the header is 1
     "Read a table as text, with the row numbers of a text editor as its index"
     header, reader = open_table(path := Path(path))
@@ -105,12 +105,12 @@ def read_table(
 @dataclass(frozen=True)
 class Dialect:
     "The column names of one source of label tables"
-    name: str                    # named in errors
+    name: str                    # used in error messages
     id: str
     sex: str                     # column with M or F, or with True or False if it is called "male"
     ages: tuple[str, ...] = ()   # columns whose mean is the bone age; none: no labels
     months: int = 1              # factor from the unit of `ages` to months
-    split: str|None = None       # the set that a table of this dialect always describes
+    split: str|None = None       # the set that every table of this dialect describes; None: any
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ DIALECTS = (
 # %% ../../nbs/datasets/30_cohorts.ipynb #20
 def find_dialect(
     columns:Iterable[str],  # a table's header
-) -> Dialect|None:          # the first dialect whose columns are all there
+) -> Dialect|None:          # the first dialect whose columns are all in the header; None: there is none
     "Find the dialect of a table by its header"
     present = {column.casefold() for column in columns}
     return next((dialect for dialect in DIALECTS if present >= {c.casefold() for c in dialect.columns}), None)
@@ -173,7 +173,7 @@ def canonical_id(
 def normalise_labels(
     table:pd.DataFrame,  # texts, with the columns of `dialect`
     dialect:Dialect,
-) -> pd.DataFrame:       # id, sex, bone_age (months), unreadable (an age that is not a number); same index
+) -> pd.DataFrame:       # id, sex, bone_age (months), unreadable (text or None); index of `table`
     "Convert a table's ids, sexes and ages to one form, without checking them"
     names = {column.casefold(): column for column in table}
     text = table[[names[column.casefold()] for column in dialect.columns]]
@@ -209,10 +209,10 @@ LABELS = pa.DataFrameSchema({
 
 # %% ../../nbs/datasets/30_cohorts.ipynb #34
 def validate_rows(
-    frame:pd.DataFrame,        # index: rows in the file
+    frame:pd.DataFrame,        # index: row numbers in the file
     schema:pa.DataFrameSchema,
-    source:str|Path,           # named in the sentences
-    problems:list|None,        # one sentence for each bad row is appended; None raises
+    source:str|Path,           # used in the sentences
+    problems:list|None,        # one sentence for each bad row is appended; None: raise an error
 ) -> pd.DataFrame:             # the good rows
     "Keep the rows that a schema accepts, and record one sentence for each of the others"
     try: return schema.validate(frame, lazy=True)
@@ -229,7 +229,7 @@ def validate_rows(
 # %% ../../nbs/datasets/30_cohorts.ipynb #36
 def read_labels(
     path:str|Path,              # CSV of any dialect
-    problems:list|None = None,  # a sentence for each bad row, which is dropped; None raises
+    problems:list|None = None,  # a sentence for each bad row, which is dropped; None: raise an error
 ) -> pd.DataFrame:              # id, sex, bone_age (months); index `row`: row in the file, the header is 1
     "Read a label table of any dialect; `CohortError` names the file and its wrong rows"
     dialect = detect_dialect(path := Path(path))
@@ -239,7 +239,7 @@ def read_labels(
 # %% ../../nbs/datasets/30_cohorts.ipynb #44
 def infer_split(
     name:str,       # of a folder or file
-) -> str|None:      # "train", "validation", "test", or None if the name contains none or several
+) -> str|None:      # "train", "validation", "test", or None if it contains none or several of them
     "Infer the set from the name of a folder or file"
     beginnings = {"train": "train", "valid": "validation", "test": "test"}
     found = {split for text, split in beginnings.items() if re.search(rf"(?<![a-z]){text}", name.casefold())}
@@ -252,18 +252,18 @@ class FolderIndex:
     root: Path
     images: dict[Path, dict[str, str]]  # folder → id → path of the image
     tables: tuple[Path, ...]            # CSV files
-    workbooks: tuple[Path, ...]         # tables that can't be read
+    workbooks: tuple[Path, ...]         # Excel and similar files, which can't be read
 
     def infer_split(self,
         path:Path,      # a folder or file below the root
     ) -> str|None:
-        "Infer the set from the innermost name of a path that names one set"
+        "Infer the set from the innermost folder or file of a path whose name contains exactly one set"
         names = reversed(path.relative_to(self.root).parts) if path.is_relative_to(self.root) else [path.name]
         return next(filter(None, map(infer_split, names)), None)
 
 # %% ../../nbs/datasets/30_cohorts.ipynb #48
 def index_folder(
-    folder:str|Path,   # searched with all subfolders, except for hidden ones and masks
+    folder:str|Path,   # searched with all subfolders, except hidden folders and folders of masks
 ) -> FolderIndex:
     "Index the images of a folder by id, and its tables"
     folder = Path(folder)
@@ -337,7 +337,7 @@ def attach_images(
     split:str|None,          # the set that the table describes
     source:Path,             # the table, named in the sentences
     index:FolderIndex,
-    problems:list|None,      # a sentence for each id without image; None raises
+    problems:list|None,      # a sentence for each id without image; None: raise an error
 ) -> pd.DataFrame:           # id, path, sex, bone_age, split (empty for training); only rows with an image
     "Add the paths of images to labels"
     paths = labels["id"].map(match_images(labels["id"], split, index))
@@ -374,7 +374,7 @@ def sample_stratified(
     n:int,                # size of the sample; all rows if there are fewer
     seed:int,
 ) -> pd.Series:           # bool, true for the sampled rows; index of `cohort`
-    "Sample a reproducible subset with the sexes and ages of the whole"
+    "Sample a reproducible subset with the proportions of sexes and ages of the whole cohort"
     if n <= 0 or n >= len(cohort): return pd.Series(n > 0, cohort.index)
     digests = [hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in cohort["id"]]
     keys = [name for name in ("split", "sex", "bone_age") if name in cohort]
@@ -399,10 +399,10 @@ COHORT_SCHEMA = pa.DataFrameSchema({
 # %% ../../nbs/datasets/30_cohorts.ipynb #73
 def load_cohort(
     folder:str|Path,                # RSNA's or Kaggle's layout, or any folder with images and one table
-    labels:str|Path|None = None,    # the label table, if it can't be found or there are several
-    limit:int|None = None,          # maximum number of radiographs, sampled with the sexes and ages of all
-    seed:int = 0,                   # seed of this sample
-    problems:list|None = None,      # one sentence for each row or set that is left out; None raises
+    labels:str|Path|None = None,    # the label table; needed if it can't be found or there are several
+    limit:int|None = None,          # maximum number of radiographs, sampled by sex and age
+    seed:int = 0,                   # seed of the sample that `limit` takes
+    problems:list|None = None,      # a sentence for each row or set that is left out; None: raise an error
 ) -> pd.DataFrame:                  # id, path, sex, bone_age (months), split: "validation", "test" or empty
     "Load all labelled radiographs of a folder; `CohortError` names what is wrong"
     index = index_folder(folder)
@@ -462,8 +462,8 @@ def stage_bounds() -> pd.DataFrame:  # stage, sex, lo_months (inclusive), hi_mon
 # %% ../../nbs/datasets/30_cohorts.ipynb #86
 def development_stage(
     bone_age,         # months, a number or an array
-    sex,              # "M" or "F", one or an array
-) -> str|np.ndarray:  # one of `STAGES`, None for a missing age; an array if either input is one
+    sex,              # "M" or "F", a text or an array
+) -> str|np.ndarray:  # one of `STAGES`, None for a missing age; an array if either input is an array
     "Return the stage of skeletal development at a bone age"
     ages, sexes = np.broadcast_arrays(np.asarray(bone_age, float), np.asarray(sex, object))
     if not np.isin(sexes.astype(str), ["M", "F"]).all():

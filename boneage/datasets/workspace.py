@@ -114,7 +114,7 @@ def open_workspace(
 def record_problems(
     workspace:Workspace,
     step:str,              # of the pipeline
-    sentences:list[str],   # one per problem; they replace those of an earlier run of this step
+    sentences:list[str],   # one per problem; those recorded earlier for this step are replaced
 ):
     "Record the problems that a step of the pipeline found in its input"
     problems = workspace.read_result("problems").get("problems", [])
@@ -153,7 +153,7 @@ def versions(
 
 # %% ../../nbs/datasets/33_workspace.ipynb #28c
 def code_version() -> str:
-    "Name the code and its versions, as in ``boneage 0.1.0, commit `1a2b3c4`; Python 3.12, torch 2.13.0``"
+    "Versions of code, Python and packages: ``boneage 0.1.0, commit `1a2b3c4`; Python 3.12, torch 2.13.0``"
     command = ["git", "describe", "--always", "--dirty"]
     try: commit = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
     except (OSError, subprocess.TimeoutExpired): commit = ""

@@ -340,7 +340,7 @@ def peak_claims(
 # %% ../../nbs/paper/62_claims.ipynb #51
 def frequency_claims(
     cohort:pd.DataFrame, # sex, bone_age (months)
-) -> pd.DataFrame:       # sex, most_frequent (stage), count (in it), late_puberty (count), verdict
+) -> pd.DataFrame:       # sex, most_frequent (a stage), count (of it), late_puberty (its count), verdict
     "Test whether late puberty is the most frequent stage of each sex"
     counts = add_stage(cohort).groupby(["sex", "stage"]).size()
     rows = []
@@ -360,7 +360,8 @@ def pooled_errors(
     return (rows.predicted - rows.bone_age).abs().groupby(rows.id).mean()
 
 # %% ../../nbs/paper/62_claims.ipynb #53d
-# column and two of its values; the paper claims a larger MAE for the first, but not in the last row
+# Each row: a column and two of its values. The paper claims a larger MAE for the first value, except in
+# the last row, about which it makes no claim
 POOLED = (("region", "carpals", "metacarpals"), ("region", "metacarpals", "hand"),
           ("region", "hand", "ensemble"), ("region", "carpals", "ensemble"),
           ("region", "metacarpals", "ensemble"),

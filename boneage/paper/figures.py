@@ -51,7 +51,7 @@ DARK, LIGHT, MIDDLE_GREY, ORANGE = "#222222", "#F2F2F2", "#777777", "#E69F00"
 def format_region(
     name:str, # name of a region, or "ensemble"
 ) -> str:
-    "A region's name after its letter in the paper"
+    "The letter of a region in the paper, followed by its name"
     return f"{REGIONS[name].letter} {name}" if name in REGIONS else name
 
 # %% ../../nbs/paper/61_figures.ipynb #08
@@ -173,7 +173,7 @@ MASK_VERDICT_COLOURS = {"kept": "#0072B2", "corrected": "#E69F00", "rejected": "
 def mining_rounds_figure(
     rounds:pd.DataFrame, # round, kept, corrected, rejected, loss, agreement and jaccard (NaN where unknown)
 ) -> Figure:
-    "Masks kept, corrected and rejected in each round, the loss, the agreement of rounds, the Jaccard index"
+    "Numbers of masks kept, corrected and rejected in each round; loss, agreement of rounds, Jaccard index"
     measures = [m for m in MINING_MEASURES if m in rounds and rounds[m].notna().any()]
     figure, axes = create_axes(1, 1 + len(measures), 7.2, 2.6)
     bars = axes[0, 0]
@@ -197,7 +197,7 @@ def key_points_figure(
     key_points:np.ndarray, # (3, 2) in pixels of `image`
     registered:np.ndarray, # (h, w) the registered image, at any scale
 ) -> Figure:
-    "Key points with their registration positions, and the registered hand with its regions (Fig. 2)"
+    "Key points and the target positions of registration; registered hand with its regions (Fig. 2)"
     figure, axes = create_axes(1, 2, 6.4, 4.6)
     left, right = axes[0]
     targets = np.array([FRAME_TIP, FRAME_CAPITATE], float)
@@ -236,7 +236,7 @@ def reference_lines(
     axis,                     # matplotlib axes with the MAE (months) as x
     baseline:float|None=None, # MAE of the baseline, months
     readers:tuple|None=None,  # lowest and highest MAE of human readers, months
-    max_ratio:float=np.inf,   # above this multiple of the upper limit of x, the baseline is an annotation
+    max_ratio:float=np.inf,   # a baseline above this multiple of the upper x limit is an annotation
 ):
     "Draw the baseline as a line and human readers as a band"
     if baseline is not None and baseline > max_ratio * axis.get_xlim()[1]:
@@ -278,7 +278,7 @@ def _draw_maes(axis, scores, rows):
     for line, name in enumerate(names):
         part = scores[scores.region == name]
         place = np.array([rows.index(pair) for pair in zip(part["head"], part.sex_model)])
-        shifted = (part["head"] != "both").to_numpy()  # rows across heads have one dot each
+        shifted = (part["head"] != "both").to_numpy()  # rows for both heads have one centred marker
         y = place + 0.17 * (line - (len(names) - 1) / 2) * shifted
         axis.errorbar(part.mae, y, xerr=[part.mae - part.low, part.high - part.mae], fmt=REGION_MARKERS[name],
                       ms=5.5, lw=1.6, color=REGION_COLOURS[name], label=format_region(name))
@@ -318,7 +318,7 @@ def stages_figure(
         labels = [f"{fill(stage, 13)}\nn = {counts.get(stage, 0)}" for stage in stages]
         axis.set_xticks(range(len(stages)), labels, fontsize=9)
         axis.set(title=SEX_LABELS[sex], ylabel="MAE (months)", xlim=(-0.5, len(stages) - 0.5))
-    axes[0, 0].set_ylim(0, 1.2 * scores.high.max())  # last, because the panels share one scale
+    axes[0, 0].set_ylim(0, 1.2 * scores.high.max())  # after all panels are drawn, since they share one scale
     marks = {label: mark for axis in axes[:, 0] for mark, label in zip(*axis.get_legend_handles_labels())}
     figure.legend(marks.values(), marks.keys(), loc="outside upper center", ncols=3, **LEGEND)
     return figure

@@ -97,8 +97,8 @@ def bone_absorption(
     bone:Bone,
     canvas_from_hand:np.ndarray,       # 3×3, from hand units to canvas pixels
     grain:np.ndarray,                  # (H, W) texture over the canvas, mean about 1
-) -> tuple[tuple, np.ndarray] | None:  # window (left, top, right, bottom), absorption (h, w)
-    "Absorption of a bone, as the thickness of soft tissue (hand units) that absorbs as much; None if outside"
+) -> tuple[tuple, np.ndarray] | None:  # window (left, top, right, bottom), thickness (h, w)
+    "Bone as the thickness of soft tissue (hand units) that absorbs as much; None outside the canvas"
     outlines = [transform(outline, canvas_from_hand) for outline in bone.outlines]
     window = bone_bounding_box(outlines, grain.shape)
     if window is None: return None
@@ -178,7 +178,7 @@ SOFT_TISSUE_THICKNESS = ((-2.5, .45), (-1., .41), (-.35, .36), (-.05, .31), (.2,
                          (1.1, .17), (1.4, .155), (1.9, .14))  # (y, thickness), hand units
 
 def _thickness(x, y):
-    "Thickness of soft tissue far from the skin, hand units: by y, with the balls of thumb and little finger"
+    "Thickness of soft tissue far from the skin, by y, plus the balls of thumb and little finger; hand units"
     return (np.interp(y, *zip(*SOFT_TISSUE_THICKNESS)) + 0.07*np.exp(-((x - .36)/.13)**2 - ((y - .52)/.2)**2)
             + 0.02*np.exp(-((x + .3)/.1)**2 - ((y - .45)/.25)**2))
 
@@ -214,8 +214,8 @@ def compute_path_lengths(
     shape:tuple[int, int],                       # (H, W)
     random:np.random.RandomState,
     oversampling:int=2,                          # canvas pixels per image pixel, in each direction
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # soft tissue, bone, mask; (H, W)
-    "Path lengths through soft tissue and bone in hand units, float32, and the exact mask, bool"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # soft tissue, bone, mask; each (H, W)
+    "Path lengths in hand units, float32, with bone converted to soft tissue; and the exact mask, bool"
     field = hand_coverage(hand, image_from_hand, shape)
     mask = field > 0.5
     canvas_from_hand = compose(scaling(oversampling), image_from_hand)
@@ -226,7 +226,8 @@ def compute_path_lengths(
         if rendered is None: continue
         (left, top, right, bottom), absorbed = rendered
         under = canvas[top:bottom, left:right]
-        under += absorbed - np.float32(0.65)*np.minimum(under, absorbed)  # overlapping bones are each thinner
+        # two bones that overlap share the thickness of the hand, so the thinner bone counts only 35 %
+        under += absorbed - np.float32(0.65)*np.minimum(under, absorbed)
     bones = cv2.GaussianBlur(cv2.resize(canvas, shape[::-1], interpolation=cv2.INTER_AREA), (0, 0), 0.5)
     soft_tissue_factor = 0.76 + 0.24*smoothstep(hand.maturity.bone_age, 0, 110)
     return soft_tissue_thickness(field, image_from_hand, soft_tissue_factor), bones*mask, mask

@@ -37,7 +37,7 @@ def read_cut_out(
 def is_complete_hand(
     mask:np.ndarray,  # bool (h, w)
 ) -> bool:
-    "Whether the hand touches no border of its image but the lower one, at the forearm"
+    "Whether the hand touches none of the left, upper and right borders of its image"
     return not (mask[:3].any() or mask[:, :3].any() or mask[:, -3:].any())
 
 # %% ../../nbs/synthetic/45_composites.ipynb #12
@@ -48,7 +48,8 @@ def _sample_placement(mask, tilt, small, width, random):
     zoom = small*random.uniform(.6, .92)*width/(right - left)
     above = random.uniform(.02, .18)*width
     margin = width - zoom*(right - left)
-    lost = abs(np.sin(np.radians(tilt)))*mask.shape[1]*.3  # the cut end of a tilted forearm is a slope
+    # the end of a tilted forearm is slanted; the image must end above this slope
+    lost = abs(np.sin(np.radians(tilt)))*mask.shape[1]*.3
     height = above + zoom*((bottom - top)*(1 - random.uniform(.02, .12)) - lost)
     corner = translation(random.uniform(.05, .95)*margin, above)
     matrix = compose(corner, np.diag([zoom, zoom, 1.]), translation(-left, -top), rotation(tilt))
@@ -103,7 +104,7 @@ def write_composites(
     n:int,                   # number of composites
     seed:int=0,
     width:int=400,           # width of a radiograph, pixels
-    without=(),              # ids of hands to leave out, as the data has their original radiographs
+    without=(),              # ids of hands not to use, because the data contains their radiographs
 ) -> pd.DataFrame:           # columns id, path, mask and key points, as in `annotations.csv`
     "Compose n radiographs from the complete hands of a folder; existing files are kept"
     hands, folder, rows = _read_complete_hands(cut_out_hands, without), Path(folder), []

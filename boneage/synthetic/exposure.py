@@ -50,7 +50,7 @@ NO_DEFECTS = DefectRates(**{field.name: 0. for field in fields(DefectRates)})
 def parse_rates(
     defects,        # DefectRates, a dict of rates (missing rates are 0), or None for the default rates
 ) -> DefectRates:
-    "Convert any of these forms to `DefectRates`"
+    "Convert a dict of rates or None to `DefectRates`"
     if defects is None: return DefectRates()
     if isinstance(defects, DefectRates): return defects
     names = [field.name for field in fields(DefectRates)]
@@ -70,7 +70,7 @@ class Defects:
     dim: float = 1.                    # fraction of the grey range that is used
     floor: float = 0.                  # lowest grey value of the range that is used
     background: float = 0.02           # grey value beside the hand
-    contrast: float = 1.               # factor on the exponent of the tone curve
+    contrast: float = 1.               # factor on the exponent of the tone curve (see Grey values)
     peak: float = 0.9                  # grey value of the brightest bone
     gradient: tuple = (0., 0.)         # relative change of brightness from centre to right and lower edge
     collimator: str = ""               # outside the exposed box: "black", "grey", "veil" (darker); "": none
@@ -187,7 +187,7 @@ def place_hand(
 def add_gradient(
     radiograph:np.ndarray,  # float32 (H, W)
     across:float,           # relative change of brightness from the centre to the right edge
-    down:float,             # the same from the centre to the lower edge
+    down:float,             # relative change of brightness from the centre to the lower edge
 ) -> np.ndarray:            # float32 (H, W)
     "Make the exposure uneven: hand and background become brighter on one side"
     height, width = radiograph.shape
@@ -199,7 +199,7 @@ def add_gradient(
 # %% ../../nbs/synthetic/43_exposure.ipynb #27
 def compute_grey_values(
     soft:np.ndarray,   # (H, W) thickness of soft tissue, hand units
-    bones:np.ndarray,  # (H, W) bone, as the thickness of soft tissue of equal absorption
+    bones:np.ndarray,  # (H, W) bone, converted to soft tissue that absorbs as much, hand units
     mask:np.ndarray,   # bool (H, W)
     defects:Defects,
 ) -> np.ndarray:       # float32 (H, W), about 0 … 1
@@ -233,7 +233,7 @@ def collimate(
     radiograph:np.ndarray,           # float32 (H, W)
     mask:np.ndarray,                 # bool (H, W)
     defects:Defects,
-    box:tuple,                       # upper left, lower right corner (x, y) of the part to expose, pixels
+    box:tuple,                       # upper left and lower right corner (x, y) of the part to expose, pixels
     random:np.random.RandomState,
 ) -> tuple[np.ndarray, np.ndarray]:  # radiograph, mask
     "Expose only a tilted rectangle, and remove hidden parts of the hand from the mask"
@@ -343,10 +343,10 @@ def digitise(
 # %% ../../nbs/synthetic/43_exposure.ipynb #44
 def simulate_exposure(
     soft:np.ndarray,                 # (H, W) thickness of soft tissue, hand units
-    bones:np.ndarray,                # (H, W) bone, as the thickness of soft tissue of equal absorption
+    bones:np.ndarray,                # (H, W) bone, converted to soft tissue that absorbs as much, hand units
     mask:np.ndarray,                 # bool (H, W)
     defects:Defects,
-    box:tuple,                       # upper left, lower right corner (x, y) of the part to expose, pixels
+    box:tuple,                       # upper left and lower right corner (x, y) of the part to expose, pixels
     random:np.random.RandomState,
 ) -> tuple[np.ndarray, np.ndarray]:  # uint8 (H, W), and the visible part of the mask
     "Turn path lengths into the pixels of the stored radiograph"

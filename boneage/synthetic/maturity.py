@@ -65,7 +65,7 @@ class Maturity:
         return tuple(bone for bone in TUBULAR + FOREARM if self.months_since(bone, "fuse") >= 0)
 
 # %% ../../nbs/synthetic/40_maturity.ipynb #16
-ASYNCHRONY = 0.4  # factor on the table's SD: events vary less among hands of one bone age; a design choice
+ASYNCHRONY = 0.4  # factor on the table's SD, for hands of the same bone age; a design choice
 
 def sample_maturity(
     sex:str,                                 # "M" or "F"
@@ -95,17 +95,17 @@ def smoothstep(
 def centre_size(
     maturity:Maturity,
     bone:str,          # of CARPALS, or "sesamoid_adductor"
-) -> float:            # share of the adult size, relative to the hand; 0 before the centre appears
+) -> float:            # size relative to the hand: 1 in adults, 0 before the centre appears
     "The size of a carpal or the sesamoid"
     months_since = maturity.months_since(bone, "appear")
     if months_since <= 0: return 0.
-    tau = 42. if maturity.sex == "M" else 34.  # months
+    tau = 42. if maturity.sex == "M" else 34.  # time constant, months
     return 1 - 0.80*math.exp(-months_since/tau)
 
 # %% ../../nbs/synthetic/40_maturity.ipynb #26
 @dataclass(frozen=True)
 class Epiphysis:
-    "Shape of an epiphysis and its growth plate, as fractions; by default before the epiphysis appears"
+    "Shape of an epiphysis and its growth plate, as fractions; the defaults are the state before it appears"
     width: float = 0.   # share of the width of the shaft's end
     height: float = 0.  # share of the adult height
     cap: float = 0.     # 0: flat … 1: the rims bend over the shaft
@@ -121,7 +121,7 @@ def epiphysis_state(
     "The state of a bone's epiphysis and growth plate"
     months_since, remaining = maturity.months_since(bone, "appear"), -maturity.months_since(bone, "fuse")
     if months_since <= 0: return Epiphysis()
-    span = months_since + max(0., remaining - 62)  # from a dot to the width of the shaft
+    span = months_since + max(0., remaining - 62)  # months from a dot to the width of the shaft
     grown = 1. if remaining < 62 else (months_since/span)**(0.30 if bone == "distal_radius" else 0.40)
     bridging = 15. if bone in TUBULAR else 26.     # months from the first bridge to closure
     return Epiphysis(

@@ -52,7 +52,7 @@ class Phantom:
     frame_from_image: np.ndarray  # 3×3 matrix of the registration
     mirrored: bool                # the image is mirrored: the thumb of the upright hand is on the left
     millimetres_per_pixel: float
-    regions: dict                 # name → (4, 2) corners in the image, in the order of `true_registration`
+    regions: dict                 # name → (4, 2) corners in the image, from `true_registration`
     whole: bool                   # fingertips and wrist are in the image and visible
     defects: dict                 # fields of boneage.synthetic.exposure.Defects
 
@@ -101,8 +101,8 @@ def is_complete_hand(
 def true_registration(
     key_points:np.ndarray,     # (3, 2) pixels
     mirrored:bool,
-) -> tuple[np.ndarray, dict]:  # frame_from_image 3×3; region name → (4, 2) corners in the image, clockwise
-    "The exact registration matrix from the key points, and the corners of the paper's regions in the image"
+) -> tuple[np.ndarray, dict]:  # frame_from_image 3×3; region name → (4, 2) corners in the image
+    "Exact registration matrix, and the regions' corners in the image; their order is clockwise in the frame"
     targets = np.array([FRAME_TIP, FRAME_CAPITATE], float)
     frame_from_image = fit_similarity(key_points[:2], targets, mirrored)
     image_from_frame, regions = invert(frame_from_image), {}
@@ -119,7 +119,7 @@ def make_phantom(
     shape:tuple=(512, 400),    # (H, W) of the image
     bone_age:float|None=None,  # months; None: sampled
     sex:str|None=None,         # "M" or "F"; None: sampled
-    defects=None,              # Defects, DefectRates, a dict of rates ({}: none, upright), None: RSNA's rates
+    defects=None,              # Defects, DefectRates or dict of rates ({}: none, upright); None: RSNA's rates
 ) -> Phantom:
     "Generate one phantom, the same for the same seed and index"
     label, child, radiograph, texture = random_streams(seed, index)
@@ -296,7 +296,7 @@ def fingerprint(
     return hashlib.sha256("\n".join(records).encode()).hexdigest()
 
 # %% ../../nbs/synthetic/44_phantoms.ipynb #52
-def read_hard_fingerprint() -> dict:  # "fingerprint" (of all), "first" (of 20), "counts" (of each defect)
+def read_hard_fingerprint() -> dict:  # "fingerprint" of all, "first" of 20 phantoms, "counts" of defects
     "Read the recorded fingerprint of the frozen test set"
     return json.loads((files("boneage")/"data"/"hard.json").read_text(encoding="utf-8"))
 

@@ -34,12 +34,12 @@ class Bone:
     "Outlines of a bone and the properties that determine its grey values"
     name: str
     outlines: tuple                    # each (n, 2), hand units, closed
-    axis: np.ndarray | None = None     # (2, 2) both ends, first that at the growth plate; None: a round bone
+    axis: np.ndarray | None = None     # (2, 2) both ends, that at the growth plate first; None: a round bone
     profile: np.ndarray | None = None  # (2, n): position along the axis 0 … 1; half width, hand units
     cortex: float = 0.012              # thickness at mid-shaft, hand units
     mineralisation: float = 1.         # factor on the absorption of the bone
     # growth plate: position along the axis 0 … 1, brightness of the line at the closing growth plate,
-    # share of its width that is still open, half thickness (hand units)
+    # share of the growth plate's width that is still open, its half thickness (hand units)
     growth_plate: tuple = (0., 0., 0., 0.)
 
 # %% ../../nbs/synthetic/41_skeleton.ipynb #08
@@ -65,16 +65,16 @@ def rounded(
 
 # %% ../../nbs/synthetic/41_skeleton.ipynb #12
 def placed(
-    shape:np.ndarray,      # (n, 2): positions across and along the direction
+    shape:np.ndarray,      # (n, 2): position to the right of the direction; position along it
     start:np.ndarray,      # (2,) position of the shape's origin
     direction:np.ndarray,  # (2,) unit vector
 ) -> np.ndarray:           # (n, 2)
-    "Place a shape along a direction; positive `across` is to the right of the direction"
+    "Rotate a shape to a direction and shift it to a start"
     right = np.array([direction[1], -direction[0]])
     return np.asarray(start) + shape[:, :1]*right + shape[:, 1:]*np.asarray(direction)
 
 # %% ../../nbs/synthetic/41_skeleton.ipynb #15
-SHAFTS = {  # kind: (position 0 base … 1 head, half width of an infant, of an adult; relative to the base)
+SHAFTS = {  # kind: rows of position (0 proximal … 1 distal), half width of an infant, of an adult
     "PP": ((0, .66, .90), (.02, .90, 1.02), (.06, 1.0, .98), (.12, .95, .86), (.22, .86, .72),
            (.36, .76, .62), (.52, .69, .56), (.68, .66, .56), (.80, .67, .61), (.89, .69, .70),
            (.95, .66, .73), (.985, .54, .67), (1, .36, .46)),
@@ -95,7 +95,7 @@ def _shaft_columns(kind): return np.array(SHAFTS[kind]).T  # (3, n)
 def shaft_profile(
     kind:str,     # a key of SHAFTS
     grown:float,  # 0 infant … 1 adult
-    width:float,  # half width of the base, hand units
+    width:float,  # half width of the end at the growth plate, hand units
 ) -> np.ndarray:  # (2, n): position 0 … 1; half width, hand units
     "Half width along a shaft"
     place, infant, adult = _shaft_columns(kind)
@@ -145,7 +145,7 @@ class TubularBoneShape:
     distal_epiphysis: bool  # whether the epiphysis is at the distal end
     width: float            # half width of the shaft's end at the growth plate
     height: float           # height of the epiphysis
-    gaps: tuple             # cartilage between bone and joint: at the epiphysis, at the other end
+    gaps: tuple             # thickness of the cartilage at the epiphysis and at the other end
 
 # %% ../../nbs/synthetic/41_skeleton.ipynb #23
 DIGIT_WIDTHS = {"MC": (.078, .082, .080, .070, .068), "PP": (.078, .082, .084, .079, .071),
@@ -274,7 +274,7 @@ CARPOMETACARPAL_JOINTS = np.array([[.345, .350], [.203, .370], [.070, .356],
 DISTAL_LENGTHS = (.215, .170, .185, .182, .160)  # of the distal phalanges of an adult; hand units
 
 def _rise(bone_age):
-    "How much longer a child's wrist is than an adult's, since much of it is cartilage; hand units"
+    "By how many hand units a child's wrist is longer than an adult's, since much of it is cartilage"
     return joint_template(bone_age)["WRIST"][1] - 0.244
 
 def digit_joints(
@@ -373,7 +373,7 @@ def carpals_and_sesamoid(
     build:HandBuild,
     chains:list,       # five chains of joints, thumb first
 ) -> list[Bone]:
-    "The carpals, the hook of the hamate and the sesamoid, as far as they have appeared"
+    "Those of the carpals, the hook of the hamate and the sesamoid that are visible at this age"
     stretch = 0.12*smoothstep(maturity.bone_age, 70, 190)  # the carpus of an adult is broader
     bones, shifts = [], np.zeros((8, 3)) if build.carpals is None else build.carpals
     for name, (dx, dy, turn) in zip(CARPALS, shifts):

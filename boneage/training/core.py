@@ -52,7 +52,7 @@ def sample_matrices(
 ) -> torch.Tensor:             # float32 (n, 3, 3) input_from_output, on the CPU
     "A random similarity about each image's centre; without augmentation, the central crop"
     draws = 2 * torch.rand(n, 6, generator=generator, dtype=torch.float64) - 1
-    turn = (draws[:, 5] + 1) / 2  # uniform in [0, 1); an image below `turned` is rotated by any angle
+    turn = (draws[:, 5] + 1) / 2  # uniform in [0, 1); below `turned`, the image is rotated by any angle
     any_angle = 2 * math.pi * turn / max(augmentation.turned, 1e-9)
     angle = draws[:, 0] * math.radians(augmentation.rotation)
     angle = angle + torch.where(turn < augmentation.turned, any_angle, 0.)
@@ -78,7 +78,7 @@ def warp_batch(
     "Warp each image by its own matrix, with bilinear sampling, on the images' device"
     if level > 1: images = F.avg_pool2d(images, level)
     matrix = input_from_output[:, :2].to(images.device, torch.float32, non_blocking=True) / level
-    matrix[:, :, 2] += (1/level - 1) / 2  # pixel centres of blocks
+    matrix[:, :, 2] += (1/level - 1) / 2  # in pixels of blocks: the centre of the first block is 0
     return (_warp_on_cpu if images.device.type == "cpu" else _warp_on_gpu)(images, matrix, shape)
 
 
@@ -93,7 +93,7 @@ def _warp_on_cpu(images, matrix, shape):
 
 
 def _warp_on_gpu(images, matrix, shape):
-    "As `_warp_on_cpu`, for any device"
+    "The same as `_warp_on_cpu`, but on any device"
     size = torch.tensor([images.shape[3], images.shape[2]], device=images.device)[None, :, None, None]
     column, row, constant = (matrix[:, :, i, None, None] * (2 / size) for i in range(3))
     constant = constant + (1 / size - 1)  # −1 and 1 are the outer edges of the image, not pixel centres
@@ -347,14 +347,14 @@ class FitJob:
     seed: int = 0               # seed of all random numbers
     device: str|None = None     # "cpu", "cuda", …; None: the GPU if there is one
     log: Callable|None = None   # called with one line after each epoch
-    stale: str = "raise"        # or "restart": what to do if the checkpoint is that of another fit
+    stale: str = "raise"        # or "restart": what to do if the checkpoint belongs to another fit
     initial: Path|None = None   # folder of a network to start from; None: newly initialised
 
 # %% ../../nbs/training/51_core.ipynb #43d
 def initial_network(
     config:dict,                # arguments of `build_network`
     job:FitJob,
-) -> tuple[nn.Module, dict]:    # with its configuration
+) -> tuple[nn.Module, dict]:    # the network and its configuration
     "The network that a fit starts from: loaded from `job.initial` if given, else newly initialised"
     return load_network(job.initial) if job.initial else (new_network(config, job.seed), config)
 
@@ -370,7 +370,7 @@ def format_epoch(
 
 # %% ../../nbs/training/51_core.ipynb #51
 def _resume(path, made_with, stale):
-    "The checkpoint at `path` if it belongs to this fit; an empty one if there is none"
+    "The checkpoint at `path` if it belongs to this fit; an empty one to start with the first epoch"
     empty = Checkpoint(0, {}, {}, [], made_with)
     if not Path(path).exists(): return empty
     try:
@@ -407,11 +407,12 @@ class _Keeper(Callback):
         if hasattr(type(self), event_name): getattr(self, event_name)()
 
     def before_epoch(self):
-        torch.manual_seed(epoch_seed(self.job.seed, self.learn.epoch) + self.rank)  # dropout
+        # the rank is added because dropout must differ between processes
+        torch.manual_seed(epoch_seed(self.job.seed, self.learn.epoch) + self.rank)
         self.dls.train.epoch = self.learn.epoch
         self.started, self.loss_sum = time.perf_counter(), 0.0
 
-    def after_loss(self):  # gradients are averaged over processes: weight each by its number of rows
+    def after_loss(self):  # gradients are averaged, so weight those of a process by its number of rows
         if not self.training or self.processes == 1: return
         rows, batches = len(self.dls.train.rows), len(self.dls.train)
         batch = rows // batches + (self.iter < rows % batches)
@@ -423,7 +424,7 @@ class _Keeper(Callback):
         self.loss_sum = self.loss_sum + self.learn.loss.detach() * share
 
     def after_epoch(self):
-        if self.learn.epoch < self.start: return  # skipped: done before the interruption
+        if self.learn.epoch < self.start: return  # this epoch was finished before the interruption
         self.history.append(self.history_row())
         if self.rank: return  # only the first process writes
         state = self.opt.state_dict()["state"]
@@ -448,11 +449,11 @@ class _Keeper(Callback):
 def fit(
     network:nn.Module,        # newly initialised or fitted before; fitted in place
     train:ArrayLoader,        # training batches; the fit runs on the loader's device
-    valid:ArrayLoader|None,   # validation batches, not shuffled, not augmented; None: no validation
+    valid:ArrayLoader|None,   # validation batches, usually not augmented; None: no validation
     loss:Callable,            # (network's output in float32, target) → mean over the batch
     schedule:Schedule,
     job:FitJob,               # its seed is used for dropout; the loaders have their own seeds
-    metrics:tuple=(),         # functions (output, target) → mean over the batch; their names name columns
+    metrics:tuple=(),         # functions (output, target) → mean over the batch; their names are column names
 ) -> pd.DataFrame:            # one row per epoch: losses, metrics, learning rate, seconds
     "Fit a network, in one process or several; a killed fit resumes, a finished one returns at once"
     start = _resume(job.checkpoint, _describe_fit(network, train, valid, loss, schedule, job.seed), job.stale)
@@ -473,7 +474,7 @@ def fit(
 
 
 def _learner(network, train, valid, loss, schedule, metrics, optimizer):
-    "A fastai Learner whose optimiser has the stored state `optimizer`, a new one if that is empty"
+    "A fastai Learner; its optimiser starts from the stored state `optimizer` or, if empty, from a new state"
     model = _Autocast(network, schedule.bfloat16 and fast_bfloat16(train.device))
     adam = partial(OptimWrapper, opt=partial(torch.optim.AdamW, fused=True))
     learner = Learner(DataLoaders(train, valid or []), model, loss, adam, lr=schedule.learning_rate,

@@ -26,7 +26,7 @@ def shard_batch(
     first:int, # rank of the process
     of:int,    # number of processes
 ):             # every `of`-th row, from `first` on
-    "The rows of a batch that one process computes"
+    "The rows of a batch for which one process computes the gradients"
     if isinstance(batch, tuple): return tuple(shard_batch(part, first, of) for part in batch)
     return batch[first::of]
 
@@ -60,7 +60,7 @@ def run_distributed(
     processes:int,
     module:str,  # run as `python -m module arguments`
     *arguments,
-) -> str:        # their standard output
+) -> str:        # standard output of all processes
     "Run a module in several processes of one group; `ValueError` with the message of the first error"
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, "-m", *launcher, "-m", module, *map(str, arguments)]

