@@ -88,10 +88,11 @@ class Augmentation:
 class Schedule:
     "Number of epochs, learning rate and related settings of a fit"
     epochs: PositiveCount
-    learning_rate: PositiveAmount = 3e-3  # at the peak of the one-cycle schedule
+    learning_rate: PositiveAmount = 3e-3  # at the peak of a one-cycle schedule, or constant
     weight_decay: Amount = 0.01
     clip: Amount = 0.0                    # gradients are clipped to this norm; 0: no clipping
     bfloat16: Flag = True                 # where supported by the hardware; false for separable convolutions
+    policy: Literal["one-cycle", "constant"] = "one-cycle"  # how the learning rate changes during a fit
 
 # %% ../../nbs/datasets/32_profiles.ipynb #16
 @dataclass(frozen=True, config=STRICT)
@@ -164,7 +165,7 @@ class BoneAgeSettings:
     dropout: Share = 0.1
     schedule: Schedule = Schedule(14, 4e-3)
     batch_size: PositiveCount = 16
-    augmentation: Augmentation = Augmentation(rotation=5.0, turned=0.05, zoom=0.05, gamma=0.2)
+    augmentation: Augmentation = Augmentation(rotation=5.0, zoom=0.05, shift=0.05, gamma=0.2)
 
 # %% ../../nbs/datasets/32_profiles.ipynb #24
 @dataclass(frozen=True, config=STRICT)

@@ -25,6 +25,7 @@ from ..keypoints import detect_key_points
 from ..radiographs import find_radiographs, read_mask, read_radiograph
 from ..registration import frame_from_key_points, masked_crop, region_matrix
 from boneage.release.preprocessing import (
+    LABELLED,
     compute_variant_distances,
     fold_of,
     held_out_mask_paths,
@@ -239,7 +240,7 @@ def publish_preprocessing(
 ):
     "Write the networks for masks and key points with their cards"
     about_masks, about_points = describe_training_data(workspace)
-    masks = dict(data=about_masks) | mask_card(workspace, held_out)
+    masks = dict(data=about_masks, labelled=LABELLED) | mask_card(workspace, held_out)
     publish_weights(workspace.models/"segmentation", Path(folder)/"segmentation", masks, date)
-    points = dict(data=about_points) | point_card(workspace, held_out, assessors, every)
+    points = dict(data=about_points, labelled=LABELLED) | point_card(workspace, held_out, assessors, every)
     publish_weights(workspace.models/"keypoints", Path(folder)/"keypoints", points, date, "bytes")

@@ -21,8 +21,10 @@ import pandas as pd
 from ..assessment import Assessor
 from ..datasets.preprocessing import map_in_parallel, result_or_raise
 from ..files import publish
-from ..networks import load_network, save_network
+from ..inference import FORMAT, read_config
+from ..radiographs import read_radiograph
 from .ages import summarise_age_errors
+from .preprocessing import LABELLED
 from ..synthetic.phantoms import make_phantom
 
 # %% ../../nbs/release/73_measurement.ipynb #05
@@ -77,11 +79,12 @@ def measure_new_radiographs(
     reject_known(cohort, assessor.folder)
     table = assess_new_radiographs(assessor, cohort)
     known, unknown = (table[(table.sex_known == known) & table.predicted.notna()] for known in (True, False))
-    ages = cohort.bone_age
+    ages, sides = cohort.bone_age, [max(read_radiograph(path).shape) for path in cohort.path]
     return dict(radiographs=len(cohort), unassessed=len(cohort) - len(known),
                 about=f"{len(cohort)} radiographs, ages {ages.min():.0f} to {ages.max():.0f} months, one "
-                      "reading each. No network of the release was fitted on them, and no setting was chosen "
-                      "by them. The whole released system assessed them, as a user's radiograph.",
+                      f"reading each; long sides of {min(sides)} to {max(sides)} pixels, median "
+                      f"{np.median(sides):.0f}. No network of the release was fitted on them, and no setting "
+                      "was chosen by them. The whole released system assessed them, as a user's radiograph.",
                 errors=summarise_age_errors(known), errors_without_sex=summarise_age_errors(unknown))
 
 # %% ../../nbs/release/73_measurement.ipynb #14
@@ -174,8 +177,8 @@ MEASURED_DETECTORS = ("heat maps (released)", "the paper's network")
 def keep_measurable(
     card:dict,  # of the network for masks or for key points
 ) -> dict:
-    "Remove what `boneage release` does not measure"
-    card = {key: value for key, value in card.items() if key != "crossfit_note"}
+    "Remove what `boneage release` does not measure, and say who labelled"
+    card = {key: value for key, value in card.items() if key != "crossfit_note"} | dict(labelled=LABELLED)
     if "quantiles" not in card: return card
     def measured(rows): return {name: rows[name] for name in MEASURED_DETECTORS if name in rows}
     return card | {section: measured(card[section]) for section in ("crossfit", "quantiles")}
@@ -186,10 +189,8 @@ def revise_cards(
 ):
     "Remove from all cards what `boneage release` does not measure, under current names"
     for path in sorted(Path(folder).glob("*/config.json")):
-        network, config = load_network(path.parent)
-        card, name = config["card"], path.parent.name
-        kept = keep_measurable(card) if name in ("segmentation", "keypoints") else {
-            key: value for key, value in card.items() if key != "made_with"}
-        if kept != card or "network_input" not in json.loads(path.read_text()):
-            precision = "half" if name == "segmentation" else "bytes"
-            save_network(path.parent, network, config, kept, precision)
+        config, is_age = read_config(path), path.parent.name not in ("segmentation", "keypoints")
+        card = {key: value for key, value in config["card"].items() if not is_age or key != "made_with"}
+        written = config | dict(format=FORMAT, card=card if is_age else keep_measurable(card))
+        if written != json.loads(path.read_text()):
+            with publish(path) as target: target.write_text(json.dumps(written, indent=1) + "\n")

@@ -466,8 +466,8 @@ def fit(
             keeper, part = _Keeper(network, job, start), replace(train, part=rank_and_world_size())
             learner = _learner(network, part, valid, loss, schedule, metrics, start.optimizer)
             with learner.no_bar(), learner.no_logging(), distributed_training(learner, train.device):
-                epochs, peak = schedule.epochs, schedule.learning_rate
-                learner.fit_one_cycle(epochs, peak, cbs=keeper, start_epoch=start.epoch)
+                run = learner.fit if schedule.policy == "constant" else learner.fit_one_cycle
+                run(schedule.epochs, schedule.learning_rate, cbs=keeper, start_epoch=start.epoch)
         history = keeper.history
     network.eval()
     return pd.DataFrame(history)
