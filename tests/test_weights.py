@@ -9,6 +9,7 @@ from boneage.geometry import rotation, transform, warp
 from boneage.inference import current_names
 from boneage.radiographs import read_radiograph, write_radiograph
 from boneage.registration import FRAME_CAPITATE, FRAME_TIP
+from boneage.release.measurement import compare_fingerprints, make_fingerprint
 from boneage.synthetic.exposure import NO_DEFECTS
 from boneage.synthetic.phantoms import make_phantom
 
@@ -117,3 +118,27 @@ def test_bone_age_of_a_phantom(assessor, hand):
         assert all(0 < months < 240 for months in result.region_months.values())
     assert np.diff(unknown.interval_months) > np.diff(female.interval_months), "wider for an unknown sex"
     assert male.bone_age_months != female.bone_age_months
+
+
+def test_card_fits_weights_and_behaviour(assessor):
+    card = json.loads((weights_folder()/"bone-age.json").read_text())
+    differences = compare_fingerprints(card["fingerprint"], make_fingerprint(assessor, card))
+    assert differences == [], "measure the release again (boneage release --measure): " + " ".join(differences)
+
+
+def test_card_says_what_had_been_fitted_on_its_radiographs():
+    card = json.loads((weights_folder()/"bone-age.json").read_text())
+    assert "fitted on these radiographs" in card["procedure"] and "same folds" in card["choice"]
+    assert "by construction" in card["interval"]
+    new, fitted_on = card["new_radiographs"], (weights_folder()/"fitted_on.csv").read_text().splitlines()
+    assert "No network of the release was fitted on them" in new["about"]
+    assert len(fitted_on) - 1 == card["radiographs"] and new["errors"][0]["radiographs"] == new["radiographs"]
+    for row in (*card["errors"], *new["errors"]):
+        assert row["coverage, low"] <= row["coverage"] <= row["coverage, high"]
+
+
+def test_cards_name_the_authors_alone_as_labellers():
+    for name in ("segmentation", "keypoints"):
+        card = json.dumps(read_card(name))
+        assert "no radiologist took part" in card
+        assert not any(words in card for words in ("two people", "fresh eyes", "crossfit_note"))
