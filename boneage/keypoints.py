@@ -147,7 +147,7 @@ def detect_key_points(
     contrast:Contrast,
     network,                 # a KeyPointNetwork or a HeatMapNetwork
     config:dict,             # of the network; (h, w) is in its "network_input" or else in its "shape"
-    passes:int|None = None,  # per attempt; None: as in `config`, else 3; a HeatMapNetwork always takes 3
+    passes:int|None = None,  # None: the number in `config`, or 3 if it has none; HeatMapNetwork: always 3
 ) -> KeyPointDetection:
     "Detect middle tip, capitate and thumb tip on a radiograph"
     network.eval()
