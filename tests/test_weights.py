@@ -123,7 +123,7 @@ def test_bone_age_of_a_phantom(assessor, hand):
 def test_card_fits_weights_and_behaviour(assessor):
     card = json.loads((weights_folder()/"bone-age.json").read_text())
     differences = compare_fingerprints(card["fingerprint"], make_fingerprint(assessor, card))
-    assert differences == [], "measure the release again (boneage release --measure): " + " ".join(differences)
+    assert not differences, "measure again with boneage release --measure: " + " ".join(differences)
 
 
 def test_card_says_what_had_been_fitted_on_its_radiographs():
