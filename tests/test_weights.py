@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from boneage.assessment import load_assessor, weights_folder
-from boneage.geometry import rotation, transform, warp
+from boneage.geometry import transform
 from boneage.inference import current_names
 from boneage.radiographs import read_radiograph, write_radiograph
 from boneage.registration import FRAME_CAPITATE, FRAME_TIP
 from boneage.release.measurement import compare_fingerprints, make_fingerprint
+from boneage.release.preprocessing import make_radiograph_variants
 from boneage.synthetic.exposure import NO_DEFECTS
 from boneage.synthetic.phantoms import make_phantom
 
@@ -49,23 +50,13 @@ def test_phantom_is_segmented_and_registered(assessor, hand):
     assert result.confidence > 0.5
 
 
-def changed(radiograph, change):
-    "A variant of a radiograph, and the matrix from the radiograph's pixels to the variant's"
-    height, width = radiograph.shape
-    if change == "rotated":
-        matrix = rotation(90, ((width - 1)/2, (height - 1)/2))
-        matrix[:2, 2] -= transform([[0, height - 1]], matrix)[0]
-        return warp(radiograph, matrix, (width, height)), matrix
-    if change == "mirrored":
-        matrix = np.array([[-1., 0, width - 1], [0, 1, 0], [0, 0, 1]])
-        return np.ascontiguousarray(radiograph[:, ::-1]), matrix
-    return 1 - radiograph if change == "inverted" else 0.4 + 0.1*radiograph, np.eye(3)
+CHANGES = *(f"turned {angle}°" for angle in range(45, 360, 45)), "mirrored", "inverted", "dim"
 
 
-@pytest.mark.parametrize("change", ["rotated", "mirrored", "inverted", "dim"])
+@pytest.mark.parametrize("change", CHANGES)
 def test_frame_is_invariant_to_pose_and_exposure(assessor, hand, change):
     radiograph, phantom = hand
-    variant, variant_from_image = changed(radiograph, change)
+    variant, variant_from_image = make_radiograph_variants(radiograph, 0.0)[change]
     original, found = assessor.assess(radiograph), assessor.assess(variant)
     assert found.mirrored == (original.mirrored ^ (change == "mirrored"))
     distance = (transform(phantom.key_points, original.frame_from_image)
