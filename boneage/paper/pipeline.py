@@ -168,7 +168,8 @@ def gather_annotations(
     if not tables and workspace.fits:
         raise ValueError(f"{data}: there are no masks and no key points to fit the preprocessing on, "
                          "and the profile generates no phantoms")
-    return pd.concat(tables, ignore_index=True).drop_duplicates("id", ignore_index=True)
+    columns = pd.DataFrame(columns=["id", "path", "mask", "origin", *POINT_COLUMNS], dtype=object)
+    return pd.concat(tables or [columns], ignore_index=True).drop_duplicates("id", ignore_index=True)
 
 
 def _composites(workspace:Workspace) -> pd.DataFrame:
@@ -411,12 +412,12 @@ def evaluate_masks(
 # %% ../../nbs/paper/65_pipeline.ipynb #22
 def read_radiographs_with_masks(
     workspace:Workspace,
-) -> pd.DataFrame:  # id, path, split, mask, origin
+) -> pd.DataFrame:  # id, path, split, mask, origin of the mask
     "Read the radiographs that have a mask: that of `masks.csv` in the cohort, the labelled one outside it"
-    masks = workspace.read_table("masks").set_index("id")["mask"]
-    radiographs = read_radiograph_table(workspace)
+    masks, radiographs = workspace.read_table("masks").set_index("id"), read_radiograph_table(workspace)
     labelled = radiographs["mask"].where(radiographs.split == "annotated")
-    radiographs["mask"] = radiographs.id.map(masks).fillna(labelled)
+    radiographs["mask"] = radiographs.id.map(masks["mask"]).fillna(labelled)
+    radiographs["origin"] = radiographs.id.map(masks.origin).fillna(radiographs.origin)
     return radiographs[radiographs["mask"].notna()].reset_index(drop=True)
 
 # %% ../../nbs/paper/65_pipeline.ipynb #23

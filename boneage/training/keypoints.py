@@ -27,6 +27,7 @@ from boneage.training.core import (
     pick_device,
     sample_lookup_tables,
     sample_matrices,
+    vary_sharpness,
     warp_batch,
 )
 
@@ -114,7 +115,10 @@ class _PreparePoses:
             crop_from_input = pose[rows] @ jitter.double().to(crops.device)
             tables = sample_lookup_tables(len(jitter), augmentation, generator)
             grey, masks = apply_lookup_tables(crops[rows, 0], tables), crops[rows, 1:].float().div_(255)
-            inputs[rows] = warp_batch(torch.cat([grey, masks], 1), crop_from_input, self.shape, level)
+            warped = warp_batch(torch.cat([grey, masks], 1), crop_from_input, self.shape, level)
+            if augmentation.sharpness:
+                warped[:, :1] = vary_sharpness(warped[:, :1], augmentation.sharpness, generator)
+            inputs[rows] = warped
             ones = torch.ones_like(points[rows][..., :1])
             homogeneous = torch.cat([points[rows], ones], -1) @ torch.linalg.inv(crop_from_input).mT
             targets[rows] = homogeneous[..., :2]
