@@ -426,7 +426,7 @@ def labelled_points(
     radiographs:pd.DataFrame,  # from `read_radiographs_with_masks`
     measures:list,             # `RadiographMeasures` of each radiograph
 ) -> tuple[np.ndarray, np.ndarray]: # rows of `radiographs`; (n, 3, 2) key points in pixels of the crops
-    "Choose key points, as many as the profile's `labels`: of real hands first, then of phantoms and composites"
+    "Choose as many key points as `labels` of the profile: of hands first, then of phantoms and composites"
     settings, seed = workspace.profile.keypoints, workspace.profile.seed
     labels = workspace.read_table("annotations").set_index("id")
     labels = labels[labels[POINT_COLUMNS[0]].notna()]
