@@ -43,7 +43,7 @@ stress: install ## run a long test: WHAT=fuzz|crash|slurm|determinism|coverage I
 	@STRESS=1 INPUTS="$(INPUTS)" KILLS="$(KILLS)" OMP_NUM_THREADS=1 \
 	  $(BIN)/python -m pytest -q -s "tests/stress/test_$(WHAT).py"
 
-bench: install ## measure the speed of each step; WHAT=gpu on a GPU; WHAT=compare REVISION=… before and after
+bench: install ## measure the speed of each step; WHAT=gpu|compare REVISION=…|rehearsal (cost of a whole run)
 	@$(BIN)/python "benchmarks/$(or $(WHAT),benchmark).py" $(REVISION)
 
 export: install ## write boneage/ from nbs/, and clean the notebooks for a commit

@@ -1,5 +1,5 @@
 # The paper as a graph of reports and their inputs. `boneage paper` (or `make paper`) runs it.
-# Every number of a run is in its profile.
+# The settings of a run are in its profile.
 import sys
 from dataclasses import asdict
 from pathlib import Path

@@ -6,8 +6,8 @@
 __all__ = ['STRETCHED', 'SPUR_RADIUS', 'BORDER_GREY', 'BORDER_SHARE', 'PLAUSIBLE_MASK_RANGES', 'MARGIN',
            'MIRROR_MARGIN', 'MAX_EXTRA_PASSES', 'SMALLEST_HAND', 'segmentation_input',
            'mask_probability', 'largest_component', 'remove_spurs', 'mask_from_probability',
-           'remove_borders', 'mask_quality', 'crop_to_hand', 'is_truncated', 'predict_mirrored',
-           'mirror_agreement', 'Segmentation', 'segment']
+           'remove_borders', 'mask_quality', 'crop_to_hand', 'is_truncated', 'mirrored_input',
+           'mirror_back', 'mirror_agreement', 'Segmentation', 'segment_batch', 'segment']
 
 # %% ../nbs/assessing/10_segmentation.ipynb #02
 import math
@@ -176,17 +176,24 @@ def is_truncated(
     return any(further and side.any() for further, side in zip(beyond, sides))
 
 # %% ../nbs/assessing/10_segmentation.ipynb #29k
-def predict_mirrored(
-    image:np.ndarray,           # (H, W) float in [0, 1]
-    hand:np.ndarray,            # bool (h, w), not empty: found in the previous pass
+def mirrored_input(
+    image:np.ndarray,             # (H, W) float in [0, 1]
+    hand:np.ndarray,              # bool (h, w), not empty: found in the previous pass
     input_from_image:np.ndarray,  # 3×3, of the previous pass
-    network,                    # a UNet
-) -> np.ndarray:                # float32 (h, w) probability, in the pixels of the previous pass
-    "Probabilities from the mirror image of a tighter crop, mirrored back"
+) -> tuple[np.ndarray, np.ndarray]: # uint8 (h, w); 3×3 of the tighter crop, before it is mirrored
+    "Input of the mirrored pass: the mirror image of a tighter crop"
     tighter = crop_to_hand(hand, input_from_image, MIRROR_MARGIN)
-    inputs, _ = segmentation_input(image, hand.shape, tighter)
-    probability = mask_probability(inputs[None, :, ::-1], network)[0, :, ::-1]
-    return warp(np.ascontiguousarray(probability), input_from_image @ invert(tighter), hand.shape)
+    return segmentation_input(image, hand.shape, tighter)[0][:, ::-1], tighter
+
+# %% ../nbs/assessing/10_segmentation.ipynb #29k2
+def mirror_back(
+    probability:np.ndarray,       # (h, w), for the input of the mirrored pass
+    tighter:np.ndarray,           # 3×3, from `mirrored_input`
+    input_from_image:np.ndarray,  # 3×3, of the previous pass
+) -> np.ndarray:                  # float32 (h, w)
+    "The probabilities of the mirrored pass in the pixels of the previous pass"
+    upright = np.ascontiguousarray(probability[:, ::-1])
+    return warp(upright, input_from_image @ invert(tighter), probability.shape)
 
 # %% ../nbs/assessing/10_segmentation.ipynb #29n
 def mirror_agreement(
@@ -210,19 +217,13 @@ class Segmentation:
 SMALLEST_HAND = 0.01  # share of the network's input; a smaller component is not accepted as a hand
 
 
-def segment(
-    image:np.ndarray,     # (H, W) float in [0, 1]
-    network,              # a UNet
-    config:dict,          # the network's configuration; its network_input has the shape and number of passes
-    threshold:float = 0.5,
-) -> Segmentation:
-    "Predict the mask of the hand on a radiograph"
-    network_input = NetworkInput.from_config(config, shape=(160, 128), passes=1)
+def _passes(image, network_input, threshold):
+    "The passes of one radiograph: yields each input, is sent its probabilities, returns the Segmentation"
     passes, input_from_image, agreement = network_input.passes, None, 1.0
     last = passes + MAX_EXTRA_PASSES if passes > 1 else passes
     for number in range(1, last + 1):
         inputs, input_from_image = segmentation_input(image, network_input.shape, input_from_image)
-        probability = mask_probability(inputs[None], network)[0]
+        probability = yield inputs
         above = probability > threshold
         hand = largest_component(above)
         if hand.mean() < SMALLEST_HAND: return Segmentation(np.zeros(image.shape, bool), 0.0)
@@ -230,9 +231,40 @@ def segment(
         if number == last or number >= passes and not is_truncated(hand, input_from_image, image.shape): break
         input_from_image = crop_to_hand(hand, input_from_image)
     if passes > 1:
-        mirrored = predict_mirrored(image, hand, input_from_image, network)
+        inputs, tighter = mirrored_input(image, hand, input_from_image)
+        mirrored = mirror_back((yield inputs), tighter, input_from_image)
         agreement = mirror_agreement(probability, mirrored, threshold)
         probability = (probability + mirrored)/2
     quality = mask_quality(probability, threshold) * agreement
     mask = mask_from_probability(probability, input_from_image, image.shape, threshold)
     return Segmentation(remove_borders(mask, image), quality, second_component)
+
+
+def segment_batch(
+    images:list[np.ndarray], # each (H, W) float in [0, 1], of any size
+    network,              # a UNet
+    config:dict,          # the network's configuration; its network_input has the shape and number of passes
+    threshold:float = 0.5,
+) -> list[Segmentation]:  # in the order of `images`
+    "Predict the masks of several radiographs; the network gets each pass as one batch"
+    network_input = NetworkInput.from_config(config, shape=(160, 128), passes=1)
+    passes = [_passes(image, network_input, threshold) for image in images]
+    found, waiting = [None]*len(passes), {i: next(each) for i, each in enumerate(passes)}
+    while waiting:
+        probabilities = mask_probability(np.stack([*waiting.values()]), network)
+        following = {}
+        for i, probability in zip(waiting, probabilities):
+            try: following[i] = passes[i].send(probability)
+            except StopIteration as finished: found[i] = finished.value
+        waiting = following
+    return found
+
+# %% ../nbs/assessing/10_segmentation.ipynb #31a
+def segment(
+    image:np.ndarray,     # (H, W) float in [0, 1]
+    network,              # a UNet
+    config:dict,          # as for `segment_batch`
+    threshold:float = 0.5,
+) -> Segmentation:
+    "Predict the mask of the hand on a radiograph"
+    return segment_batch([image], network, config, threshold)[0]

@@ -117,7 +117,7 @@ class SegmentationSettings:
     index: Literal["printed", "sums"] = "printed"  # J: mean of quotients (Eq. 3), or quotient of sums
     width: PositiveCount = 8        # channels of the first level
     depth: PositiveCount = 4        # how often the resolution is halved
-    initial_masks: Count = 100      # labelled by hand before the first round
+    initial_masks: Count = 100      # of the first round: labelled by hand; phantoms where there are fewer
     rounds: PositiveCount = 3       # rounds of fitting, prediction and curation
     schedule: Schedule = Schedule(4, 3e-3)  # of each round; its epochs are a minimum
     shown: Count = 5000             # smallest number of images per round; few masks are repeated
@@ -128,13 +128,22 @@ class SegmentationSettings:
     agreement: Share = 0.0          # and at least this Jaccard index with the previous round's
     # by quality score; by true masks of phantoms; by the review widget; by labels and masks in review/
     curator: Literal["automatic", "truth", "person", "files"] = "automatic"
+    corrected_masks: Count = 0      # after the last round: the worst masks, which are corrected by hand
+    augmentation: Augmentation = Augmentation(  # with one pass
+        rotation=20.0, turned=0.15, zoom=0.15, shift=0.08, mirror=0.5, gamma=0.3, exposure=0.2, invert=0.12)
+    crop_augmentation: Augmentation = Augmentation(  # with two passes: of radiographs and crops
+        rotation=20.0, turned=0.35, zoom=0.2, shift=0.08, mirror=0.5, gamma=0.35, levels=0.12, min_levels=3,
+        exposure=0.2, invert=0.15)
+    trimmed: Share = 0.3            # with two passes: share of radiographs trimmed close to the hand,
+    cluttered: Share = 0.25         # covered with objects,
+    collimated: Share = 0.4         # and collimated close to the hand
     weights: Literal["fit", "released"] = "fit"  # fit a network, or take the one of the package
 
 # %% ../../nbs/datasets/32_profiles.ipynb #20
 @dataclass(frozen=True, config=STRICT)
 class KeyPointSettings:
     "The key-point network (Section 2.2)"
-    labels: Count = 800             # radiographs whose key points are labelled
+    labels: Count = 800             # radiographs to fit on: labelled by hand; phantoms where there are fewer
     network: Literal["KeyPointNetwork", "HeatMapNetwork"] = "KeyPointNetwork"  # the paper's; heat maps
     shape: Shape = (130, 100)       # input of the network: the frame at 1/16
     crop_size: PositiveCount = 256  # side of the stored square crop, pixels
@@ -149,6 +158,10 @@ class KeyPointSettings:
     labelled_share: Part = 0.0      # smallest share of these images that are labelled by hand
     batch_size: PositiveCount = 32
     passes: PositiveCount = 3       # predictions, each in the frame of the previous one
+    coarse_augmentation: Augmentation = Augmentation(  # of a first pass
+        rotation=180.0, zoom=0.15, shift=0.06, mirror=0.5, gamma=0.2, levels=0.25, min_levels=2)
+    refinement_augmentation: Augmentation = Augmentation(  # of a refinement pass
+        rotation=15.0, zoom=0.12, shift=0.05, gamma=0.2, levels=0.25, min_levels=2)
     weights: Literal["fit", "released"] = "fit"  # fit a network, or take the one of the package
 
 # %% ../../nbs/datasets/32_profiles.ipynb #22
@@ -161,7 +174,7 @@ class BoneAgeSettings:
     widths: Counts = (8, 16, 24, 32, 48, 64)  # channels of the six VGG blocks
     pools: Counts = (2, 2, 2, 2, 2, 2)        # factors by which the blocks reduce the resolution
     pooling: Literal["flatten", "average"] = "flatten"  # before the fully connected layers
-    hidden: Counts = (64,)          # first fully connected layer; the second is the output
+    hidden: Counts = (64,)          # sizes of the fully connected layers before the output
     dropout: Share = 0.1
     schedule: Schedule = Schedule(14, 4e-3)
     batch_size: PositiveCount = 16

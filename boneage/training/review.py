@@ -86,7 +86,7 @@ class DecisionLog:
         mask:np.ndarray,  # bool (h, w), redrawn
     ):
         "Store a redrawn mask in place of the candidate's, and save at once"
-        write_mask(self._redrawn(candidate), mask)
+        write_mask(self._redrawn(self._key(candidate)), mask)
         self.decide([candidate], "correct")
 
     def accepted(
@@ -95,16 +95,20 @@ class DecisionLog:
     ) -> np.ndarray|None:
         "The predicted mask if accepted, the redrawn one, or None if rejected; `KeyError` if not reviewed"
         label = self._labels[self._key(candidate)]
-        if label == "correct": return read_mask(self._redrawn(candidate))
+        if label == "correct": return read_mask(self._redrawn(self._key(candidate)))
         return candidate.mask if label == "accept" else None
+
+    def redrawn(self) -> dict[str, Path]:
+        "The files of redrawn masks, by id; of several, the one that was labelled last"
+        return {key[0]: self._redrawn(key) for key, label in self._labels.items() if label == "correct"}
 
     def _key(self, candidate) -> tuple[str, str]:
         "Id and fingerprint, under which a decision is stored"
         return candidate.id, mask_fingerprint(candidate.mask)
 
-    def _redrawn(self, candidate) -> Path:
-        "File of a candidate's redrawn mask"
-        return self.path.with_name(f"{self.path.stem}-redrawn")/f"{'-'.join(self._key(candidate))}.png"
+    def _redrawn(self, key) -> Path:
+        "File of the redrawn mask of an id and fingerprint"
+        return self.path.with_name(f"{self.path.stem}-redrawn")/f"{'-'.join(key)}.png"
 
     def _save(self):
         "Write all labels to the file"
