@@ -326,7 +326,7 @@ def test_half_width_covers_nine_in_ten_and_no_more(radiographs, distributions):
 
 
 def test_released_rules_are_fitted_on_their_sex(radiographs, distributions):
-    rules = ages.build_released_rules(distributions, radiographs, REGIONS, FOLDS)
+    rules = ages.build_released_rules(distributions, radiographs, REGIONS, FineTuningSettings(folds=FOLDS))
     for key in ("M", "F", "none"):
         rows = (radiographs.sex == key).to_numpy() | (key == "none")
         own = distributions[:, rows, SEX_OUTPUTS.index(key)]
