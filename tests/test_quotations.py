@@ -1,5 +1,7 @@
 """Every quotation of the paper stands in it word for word.
 
+Each number of reports/paper.yml stands in the paper inside its quotation.
+
 In a markdown cell or page, two or more words in quotation marks are a quotation of the paper, unless OTHERS
 lists them. In a docstring or comment, where marks also stand around values, four words in a row make one.
 Code stands in backticks. "…" and "[…]" mark an omission: the parts stand in the paper in this order.
@@ -116,6 +118,11 @@ def notebook_quotations(path: Path) -> list[Quotation]:
     return found
 
 
+def number_quotation(key: str, value: float) -> Quotation:
+    "A number of reports/paper.yml inside the paper's words around it"
+    return Quotation(STATED[key]["quote"].format(value), "reports/paper.yml", key)
+
+
 def all_quotations() -> list[Quotation]:
     "Quotations of the paper in notebooks, pages and reports/paper.yml"
     folders = [PROJECT/name for name in ("nbs", "reports", "howto", "play")]
@@ -124,10 +131,13 @@ def all_quotations() -> list[Quotation]:
     for path in (PROJECT/"README.md", *sorted((PROJECT/"tools"/"site").glob("*.md"))):
         texts = quoted_texts(path.read_text(encoding="utf-8"))
         found += [Quotation(text, str(path.relative_to(PROJECT))) for text in texts]
-    quotes = yaml.safe_load((PROJECT/"reports"/"paper.yml").read_text(encoding="utf-8"))["quotes"]
-    return found + [Quotation(quote["text"], "reports/paper.yml", key) for key, quote in quotes.items()]
+    quotes = PAPER_FILE["quotes"]
+    found += [Quotation(quote["text"], "reports/paper.yml", key) for key, quote in quotes.items()]
+    return found + [number_quotation(key, entry["value"]) for key, entry in STATED.items()]
 
 
+PAPER_FILE = yaml.safe_load((PROJECT/"reports"/"paper.yml").read_text(encoding="utf-8"))
+STATED = {key: entry for key, entry in PAPER_FILE["values"].items() if entry["value"] is not None}
 QUOTATIONS = all_quotations()
 SOURCES = [path for path in (PAPER, SENTENCES) if path.is_file()]
 
@@ -179,6 +189,28 @@ def test_a_changed_word_is_noticed(source):
                 changed = " … ".join(" ".join(words) for words in parts)
                 if part[i] != word: assert find_quotation(changed, passages) is None, changed
                 part[i] = word
+
+
+def other_values(value: float) -> list[float]:
+    "Wrong values that resemble a right one: a neighbour, a slip of a digit, a tenth, ten times as much"
+    step = 1 if value == int(value) else 0.01
+    changed = [value - step, value + step, value + 10*step, value*10, value//10, round(value)]
+    return [other for other in changed if other != value]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("key", STATED)
+def test_a_changed_number_is_noticed(key, source):
+    passages, value = read_passages(source), STATED[key]["value"]
+    assert STATED[key]["quote"].count("{") == 1, "the number has one place in its quotation"
+    assert find_quotation(number_quotation(key, value).text, passages)
+    for other in other_values(value):
+        assert find_quotation(number_quotation(key, other).text, passages) is None, other
+
+
+def test_an_unstated_number_has_no_quotation():
+    unstated = {key: entry["quote"] for key, entry in PAPER_FILE["values"].items() if key not in STATED}
+    assert unstated and set(unstated.values()) == {None}
 
 
 def test_omissions_keep_the_order():
