@@ -208,6 +208,14 @@ def test_a_changed_number_is_noticed(key, source):
         assert find_quotation(number_quotation(key, other).text, passages) is None, other
 
 
+def test_every_quoted_sentence_has_a_place_in_a_report():
+    paths = sorted((PROJECT/"reports").glob("*.ipynb"))
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    code = "".join("".join(cell["source"]) for report in reports for cell in report["cells"]
+                   if cell["cell_type"] == "code")
+    assert [key for key in PAPER_FILE["quotes"] if f'"{key}"' not in code] == []
+
+
 def test_an_unstated_number_has_no_quotation():
     unstated = {key: entry["quote"] for key, entry in PAPER_FILE["values"].items() if key not in STATED}
     assert unstated and set(unstated.values()) == {None}
