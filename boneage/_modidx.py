@@ -759,6 +759,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'boneage/paper/pipeline.py'),
                                         'boneage.paper.pipeline.build_curator': ( 'paper/pipeline.html#build_curator',
                                                                                   'boneage/paper/pipeline.py'),
+                                        'boneage.paper.pipeline.count_hand_labels': ( 'paper/pipeline.html#count_hand_labels',
+                                                                                      'boneage/paper/pipeline.py'),
                                         'boneage.paper.pipeline.evaluate_masks': ( 'paper/pipeline.html#evaluate_masks',
                                                                                    'boneage/paper/pipeline.py'),
                                         'boneage.paper.pipeline.evaluate_registration': ( 'paper/pipeline.html#evaluate_registration',
