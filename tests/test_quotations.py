@@ -176,6 +176,31 @@ def test_quoted_sentences_are_the_papers():
     assert [line for line in read_passages(SENTENCES) if line not in text] == []
 
 
+def read_sections(path: Path) -> dict[str, str]:
+    "The paper's text by section, such as `Section 2.1`, and its captions by figure"
+    text, found, section = path.read_text(encoding="utf-8"), {}, "Abstract"
+    text = text[text.index("Abstract."):text.index("\nReferences\n")]
+    for part in (plain(part) for part in re.split(r"\n\s*\n", text)):
+        if heading := re.fullmatch(r"(\d(?:\.\d)?) [A-Z][^.]*", part): section = f"Section {heading[1]}"
+        else:
+            key = part[:6] if re.match(r"Fig\. \d\.", part) else section
+            found[key] = f"{found.get(key, '')} {part}".strip()
+    return found
+
+
+def test_numbers_and_sentences_stand_in_their_section():
+    if not PAPER.is_file(): pytest.skip("the paper's text is not beside the repository")
+    sections = read_sections(PAPER)
+    quoted = [(entry["section"], number_quotation(key, entry["value"])) for key, entry in STATED.items()]
+    quoted += [(entry["section"], Quotation(entry["text"], "reports/paper.yml", key))
+               for key, entry in PAPER_FILE["quotes"].items()]
+    places = [(re.match(r"Abstract|Section \d(\.\d)?|Fig\. \d", section)[0], quotation)
+              for section, quotation in quoted]
+    wrong = [f"{section}: {quotation}" for section, quotation in places
+             if find_quotation(quotation.text, [sections[section]]) is None]
+    assert not wrong, "\n".join(wrong)
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
 def test_a_changed_word_is_noticed(source):
     passages = read_passages(source)
