@@ -82,7 +82,7 @@ rule segmentation:
         report("02_segmentation"), released("segmentation"), f"{W}/cohort.csv", f"{W}/annotations.csv",
     output:
         model("segmentation", "model.safetensors"), f"{W}/mining.csv", f"{W}/masks.csv",
-        f"{W}/results/segmentation.json", notebook("02_segmentation"),
+        f"{W}/results/background.csv", f"{W}/results/segmentation.json", notebook("02_segmentation"),
     params: **job("02_segmentation", **keys("segmentation"))
     threads: 2
     resources: **FITTING
@@ -165,7 +165,9 @@ rule summary:
 
 
 rule claims:
-    input: report("13_claims"), [f"{W}/results/{name}.json" for name in AFTER_TRAINING]
+    input:
+        report("13_claims"), f"{W}/results/background.csv",
+        [f"{W}/results/{name}.json" for name in AFTER_TRAINING],
     output: notebook("13_claims"), f"{W}/results/claims_one_by_one.json"
     params: **job("13_claims", **keys())
     shell: SHELL

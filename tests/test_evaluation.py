@@ -178,6 +178,7 @@ def test_proportion_of_none_and_of_all():
 def test_every_number_of_the_paper_has_its_section(request):
     paper = read_paper(request.config.rootpath / "reports" / "paper.yml")
     assert all(paper_value.section and paper_value.description for paper_value in paper.values())
+    assert all((value.quote is None) == (value.value is None) for value in paper.values())
     assert (paper["mae_registered"].value, paper["mae_test"].value) == (8.08, 4.97)
     unstated = (paper[key].value for key in ("mae_cell", "mae_stage"))
     assert list(unstated) == [None, None]  # not in the text, never to be filled in

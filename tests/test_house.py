@@ -160,3 +160,21 @@ def test_chapter_ends_in_short(notebook):
     assert prose[-1].startswith("## In short\n"), "the last text is not `## In short`"
     sentences = re.findall(r"[.!?](?:\s|$)", prose[-1])
     assert 1 <= len(sentences) <= 5, "two or three sentences"
+
+
+# ------------------------------------------------------------------ reports
+
+VERDICT = re.compile(r"\*\*(?:agrees|differs|does not|holds|does not hold|cannot tell)\b", re.I)
+
+
+@pytest.mark.parametrize("report", sorted((PROJECT/"reports").glob("*.ipynb")), ids=relative)
+def test_reports_compute_their_verdicts(report):
+    typed = [cell.source for cell in nbformat.read(report, 4).cells
+             if cell.cell_type == "markdown" and VERDICT.search(cell.source)]
+    assert typed == [], "compute it, for example with format_agreement"
+
+
+def test_typed_verdicts_are_found():
+    for text in ("**Agrees**: the blocks", "The order **does not hold**.", "**Does not**, and why"):
+        assert VERDICT.search(text)
+    assert not VERDICT.search("A claim *holds* when the interval lies above zero. **Not measured yet**")

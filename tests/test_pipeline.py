@@ -14,6 +14,7 @@ from conftest import TOKEN, command, copy_project, kill_tree, run
 from safetensors.numpy import load_file
 
 from boneage.bone_age import ablation, grid
+from boneage.paper.architectures import NETWORK_FOLDERS
 
 REPORTS = sorted(p.stem for p in (Path(__file__).parent.parent/"reports").glob("*.ipynb"))
 
@@ -63,6 +64,13 @@ def test_run_writes_all_outputs(smoke):
     assert not list((root/"notebooks").glob("*running*")) and not list(root.rglob("*.part"))
     assert set(json.loads((root/"models"/"ensembles.json").read_text())) == {"M", "F", "none"}
     assert (root/"site"/"index.html").is_file()
+    used = json.loads((root/"results"/"architectures.json").read_text())
+    loaded = {title: json.loads((root/"models"/folder/"config.json").read_text())
+              for title, folder in NETWORK_FOLDERS.items()}
+    assert {title: row["network"] for title, row in used.items()} == {
+        title: config["network"] for title, config in loaded.items()}
+    claims = pd.read_csv(root/"results"/"claims_one_by_one.csv")
+    assert (claims.topic == "background").sum() == 4
 
 
 def test_reports_run_without_test_set(smoke, tmp_path):

@@ -1,5 +1,7 @@
 """Every quotation of the paper stands in it word for word.
 
+Each number of reports/paper.yml stands in the paper inside its quotation.
+
 In a markdown cell or page, two or more words in quotation marks are a quotation of the paper, unless OTHERS
 lists them. In a docstring or comment, where marks also stand around values, four words in a row make one.
 Code stands in backticks. "…" and "[…]" mark an omission: the parts stand in the paper in this order.
@@ -116,6 +118,11 @@ def notebook_quotations(path: Path) -> list[Quotation]:
     return found
 
 
+def number_quotation(key: str, value: float) -> Quotation:
+    "A number of reports/paper.yml inside the paper's words around it"
+    return Quotation(STATED[key]["quote"].format(value), "reports/paper.yml", key)
+
+
 def all_quotations() -> list[Quotation]:
     "Quotations of the paper in notebooks, pages and reports/paper.yml"
     folders = [PROJECT/name for name in ("nbs", "reports", "howto", "play")]
@@ -124,10 +131,13 @@ def all_quotations() -> list[Quotation]:
     for path in (PROJECT/"README.md", *sorted((PROJECT/"tools"/"site").glob("*.md"))):
         texts = quoted_texts(path.read_text(encoding="utf-8"))
         found += [Quotation(text, str(path.relative_to(PROJECT))) for text in texts]
-    quotes = yaml.safe_load((PROJECT/"reports"/"paper.yml").read_text(encoding="utf-8"))["quotes"]
-    return found + [Quotation(quote["text"], "reports/paper.yml", key) for key, quote in quotes.items()]
+    quotes = PAPER_FILE["quotes"]
+    found += [Quotation(quote["text"], "reports/paper.yml", key) for key, quote in quotes.items()]
+    return found + [number_quotation(key, entry["value"]) for key, entry in STATED.items()]
 
 
+PAPER_FILE = yaml.safe_load((PROJECT/"reports"/"paper.yml").read_text(encoding="utf-8"))
+STATED = {key: entry for key, entry in PAPER_FILE["values"].items() if entry["value"] is not None}
 QUOTATIONS = all_quotations()
 SOURCES = [path for path in (PAPER, SENTENCES) if path.is_file()]
 
@@ -166,6 +176,31 @@ def test_quoted_sentences_are_the_papers():
     assert [line for line in read_passages(SENTENCES) if line not in text] == []
 
 
+def read_sections(path: Path) -> dict[str, str]:
+    "The paper's text by section, such as `Section 2.1`, and its captions by figure"
+    text, found, section = path.read_text(encoding="utf-8"), {}, "Abstract"
+    text = text[text.index("Abstract."):text.index("\nReferences\n")]
+    for part in (plain(part) for part in re.split(r"\n\s*\n", text)):
+        if heading := re.fullmatch(r"(\d(?:\.\d)?) [A-Z][^.]*", part): section = f"Section {heading[1]}"
+        else:
+            key = part[:6] if re.match(r"Fig\. \d\.", part) else section
+            found[key] = f"{found.get(key, '')} {part}".strip()
+    return found
+
+
+def test_numbers_and_sentences_stand_in_their_section():
+    if not PAPER.is_file(): pytest.skip("the paper's text is not beside the repository")
+    sections = read_sections(PAPER)
+    quoted = [(entry["section"], number_quotation(key, entry["value"])) for key, entry in STATED.items()]
+    quoted += [(entry["section"], Quotation(entry["text"], "reports/paper.yml", key))
+               for key, entry in PAPER_FILE["quotes"].items()]
+    places = [(re.match(r"Abstract|Section \d(\.\d)?|Fig\. \d", section)[0], quotation)
+              for section, quotation in quoted]
+    wrong = [f"{section}: {quotation}" for section, quotation in places
+             if find_quotation(quotation.text, [sections[section]]) is None]
+    assert not wrong, "\n".join(wrong)
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
 def test_a_changed_word_is_noticed(source):
     passages = read_passages(source)
@@ -179,6 +214,36 @@ def test_a_changed_word_is_noticed(source):
                 changed = " … ".join(" ".join(words) for words in parts)
                 if part[i] != word: assert find_quotation(changed, passages) is None, changed
                 part[i] = word
+
+
+def other_values(value: float) -> list[float]:
+    "Wrong values that resemble a right one: a neighbour, a slip of a digit, a tenth, ten times as much"
+    step = 1 if value == int(value) else 0.01
+    changed = [value - step, value + step, value + 10*step, value*10, value//10, round(value)]
+    return [other for other in changed if other != value]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("key", STATED)
+def test_a_changed_number_is_noticed(key, source):
+    passages, value = read_passages(source), STATED[key]["value"]
+    assert STATED[key]["quote"].count("{") == 1, "the number has one place in its quotation"
+    assert find_quotation(number_quotation(key, value).text, passages)
+    for other in other_values(value):
+        assert find_quotation(number_quotation(key, other).text, passages) is None, other
+
+
+def test_every_quoted_sentence_has_a_place_in_a_report():
+    paths = sorted((PROJECT/"reports").glob("*.ipynb"))
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    code = "".join("".join(cell["source"]) for report in reports for cell in report["cells"]
+                   if cell["cell_type"] == "code")
+    assert [key for key in PAPER_FILE["quotes"] if f'"{key}"' not in code] == []
+
+
+def test_an_unstated_number_has_no_quotation():
+    unstated = {key: entry["quote"] for key, entry in PAPER_FILE["values"].items() if key not in STATED}
+    assert unstated and set(unstated.values()) == {None}
 
 
 def test_omissions_keep_the_order():

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['UNSTATED', 'UNMEASURED', 'MIN_RADIOGRAPHS', 'CLAIM_COLUMNS', 'EXCEPTIONS', 'POOLED',
            'GROUP_LABELS', 'PaperValue', 'read_paper', 'quotation', 'human_reader_mae',
-           'compare_with_paper', 'format_number', 'format_comparison', 'claim_verdict',
-           'paired_errors', 'compare_mae', 'region_claims', 'head_claims', 'preprocessing_claims',
-           'relative_cost', 'cost_table', 'cost_of', 'range_verdict', 'stage_claims',
-           'carpals_claims', 'compare_mae_unpaired', 'peak_claims', 'frequency_claims',
-           'pooled_errors', 'pooled_claims', 'compare_models', 'format_verdict_counts',
-           'verdict_of_order', 'format_claim', 'list_claims', 'format_claims']
+           'compare_with_challenge', 'compare_with_paper', 'format_number', 'format_comparison',
+           'format_agreement', 'claim_verdict', 'claim_row', 'paired_errors', 'compare_mae',
+           'region_claims', 'head_claims', 'preprocessing_claims', 'relative_cost', 'cost_table',
+           'cost_of', 'range_verdict', 'stage_claims', 'carpals_claims', 'compare_mae_unpaired',
+           'peak_claims', 'frequency_claims', 'pooled_errors', 'pooled_claims', 'compare_models',
+           'format_verdict_counts', 'verdict_of_order', 'format_claim', 'list_claims',
+           'format_claims']
 
 # %% ../../nbs/paper/62_claims.ipynb #02
 import re
@@ -41,6 +42,7 @@ class PaperValue:
     section: str       # of the paper
     value: float|None  # None: not stated in the text
     unit: str
+    quote: str|None    # the paper's words around the number and the number; None: not stated
 
 
 def read_paper(
@@ -49,10 +51,13 @@ def read_paper(
     "Read the paper's numbers; `ValueError` names an entry with a missing or unknown field"
     entries = yaml.safe_load(Path(path).read_text())["values"]
     for key, entry in entries.items():
-        if set(entry) != {"value", "unit", "description", "section"}:
-            raise ValueError(f"{path}: '{key}' must have value, unit, description and section, "
+        if set(entry) != {"value", "unit", "description", "section", "quote"}:
+            raise ValueError(f"{path}: '{key}' must have value, unit, description, section and quote, "
                              f"but has {', '.join(entry)}")
-    return {key: PaperValue(**entry) for key, entry in entries.items()}
+        if (entry["value"] is None) != (entry["quote"] is None):
+            raise ValueError(f"{path}: '{key}' must have both a value and a quote, or neither")
+    return {key: PaperValue(**entry | {"quote": entry["quote"] and entry["quote"].format(entry["value"])})
+            for key, entry in entries.items()}
 
 # %% ../../nbs/paper/62_claims.ipynb #07
 def quotation(
@@ -70,6 +75,16 @@ def human_reader_mae(
     "Read the lowest and highest MAE of single human readers on the challenge's test set, for figures"
     readers = yaml.safe_load(Path(path).read_text())["readers"]
     return float(readers["low"]), float(readers["high"])
+
+# %% ../../nbs/paper/62_claims.ipynb #07f
+def compare_with_challenge(
+    path,          # paper.yml
+) -> pd.DataFrame: # place, MAE, paper, difference (months); above zero: the paper's MAE is larger
+    "Compare the paper's MAE on the challenge's test set with the lowest MAEs of the challenge"
+    lowest = yaml.safe_load(Path(path).read_text())["challenge"]["mae"]
+    table = pd.DataFrame({"place": range(1, len(lowest) + 1), "MAE": lowest})
+    table["paper"] = read_paper(path)["mae_test"].value
+    return table.assign(difference=table.paper - table.MAE)
 
 # %% ../../nbs/paper/62_claims.ipynb #12
 def compare_with_paper(
@@ -120,6 +135,19 @@ def format_comparison(
         "difference": [format_difference(value) for value in comparison.difference]})
     return table.set_index("quantity").rename_axis(None)
 
+# %% ../../nbs/paper/62_claims.ipynb #16b
+def format_agreement(
+    comparison:pd.DataFrame, # from `compare_with_paper`
+) -> str:                    # Markdown
+    "List the numbers that equal the paper's, those that differ, and those that cannot be compared"
+    groups = {"Agrees": [], "Differs": [], "Not compared": []}
+    for row in comparison.itertuples():
+        paper, here = format_number(row.paper, UNSTATED), format_number(row.here, UNMEASURED)
+        if row.difference == 0: groups["Agrees"].append(f"{row.quantity} ({paper})")
+        elif pd.isna(row.difference): groups["Not compared"].append(row.quantity)
+        else: groups["Differs"].append(f"{row.quantity} (paper {paper}, here {here})")
+    return "\n\n".join(f"**{name}**: {'; '.join(group)}." for name, group in groups.items() if group)
+
 # %% ../../nbs/paper/62_claims.ipynb #19
 MIN_RADIOGRAPHS = 10 # with fewer, the verdict is "cannot tell"
 
@@ -133,6 +161,16 @@ def claim_verdict(
     if difference.low > 0:
         return "holds"
     return "does not hold" if difference.high < 0 else "cannot tell"
+
+# %% ../../nbs/paper/62_claims.ipynb #19e
+def claim_row(
+    claim:str,           # short text, such as “carpals > hand”
+    difference:Estimate, # above zero if the claim is right
+    p:float,             # of a test of the same difference; NaN: not tested
+) -> dict:               # claim, difference, low, high, n, p, verdict
+    "One row of a table of claims"
+    return {"claim": claim, "difference": difference.value, "low": difference.low, "high": difference.high,
+            "n": difference.n, "p": p, "verdict": claim_verdict(difference)}
 
 # %% ../../nbs/paper/62_claims.ipynb #20
 def paired_errors(
@@ -153,13 +191,7 @@ def compare_mae(
 ) -> dict:              # claim, difference, low, high, n, p, verdict
     "Test the claim that the first model has the larger MAE"
     worse, better = paired_errors(first, second)
-    return _claim_row(claim, mean_estimate(worse - better), wilcoxon_p(worse, better))
-
-
-def _claim_row(claim, difference: Estimate, p: float) -> dict:
-    "One row of a table of claims"
-    return {"claim": claim, "difference": difference.value, "low": difference.low, "high": difference.high,
-            "n": difference.n, "p": p, "verdict": claim_verdict(difference)}
+    return claim_row(claim, mean_estimate(worse - better), wilcoxon_p(worse, better))
 
 # %% ../../nbs/paper/62_claims.ipynb #27
 CLAIM_COLUMNS = ("claim", "difference", "low", "high", "n", "p", "verdict")
@@ -314,13 +346,13 @@ def compare_mae_unpaired(
     first, second = np.asarray(first, float), np.asarray(second, float)
     first, second = first[~np.isnan(first)], second[~np.isnan(second)]
     n = min(len(first), len(second))
-    if n < 2: return _claim_row(claim, Estimate(np.nan, np.nan, np.nan, n), np.nan)
+    if n < 2: return claim_row(claim, Estimate(np.nan, np.nan, np.nan, n), np.nan)
     def difference_of_means(a, b, axis=-1):
         return a.mean(axis) - b.mean(axis)
     drawn = stats.bootstrap((first, second), difference_of_means, vectorized=True, n_resamples=2000,
                             method="percentile", rng=seed).confidence_interval
     difference = Estimate(float(first.mean() - second.mean()), float(drawn.low), float(drawn.high), n)
-    return _claim_row(claim, difference, float(stats.mannwhitneyu(first, second).pvalue))
+    return claim_row(claim, difference, float(stats.mannwhitneyu(first, second).pvalue))
 
 # %% ../../nbs/paper/62_claims.ipynb #47
 def peak_claims(
@@ -340,15 +372,20 @@ def peak_claims(
 # %% ../../nbs/paper/62_claims.ipynb #51
 def frequency_claims(
     cohort:pd.DataFrame, # sex, bone_age (months)
-) -> pd.DataFrame:       # sex, most_frequent (a stage), count (of it), late_puberty (its count), verdict
+) -> pd.DataFrame:       # sex, most_frequent, count, late_puberty, difference (%), low, high, n, verdict
     "Test whether late puberty is the most frequent stage of each sex"
-    counts = add_stage(cohort).groupby(["sex", "stage"]).size()
-    rows = []
-    for sex in [s for s in PAPER_ORDER["sex"] if s in counts.index.get_level_values("sex")]:
-        most, late = counts[sex].idxmax(), int(counts[sex].get("late puberty", 0))
-        rows.append({"sex": sex, "most_frequent": most, "count": int(counts[sex].max()), "late_puberty": late,
-                     "verdict": "holds" if most == "late puberty" else "does not hold"})
-    return pd.DataFrame(rows, columns=["sex", "most_frequent", "count", "late_puberty", "verdict"])
+    staged, rows = add_stage(cohort), []
+    for sex in [s for s in PAPER_ORDER["sex"] if (staged.sex == s).any()]:
+        stages = staged.stage[staged.sex == sex]
+        counts = stages.value_counts()
+        late, others = (stages == "late puberty").astype(float), counts.drop("late puberty", errors="ignore")
+        rival = others.idxmax() if len(others) else None
+        difference = mean_estimate(100 * (late - (stages == rival)))
+        row = claim_row(f"late puberty > {rival}", difference, np.nan)
+        rows.append({"sex": sex, "most_frequent": counts.idxmax(), "count": int(counts.max()),
+                     "late_puberty": int(late.sum())} | row)
+    columns = ["sex", "most_frequent", "count", "late_puberty", "difference", "low", "high", "n", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
 
 # %% ../../nbs/paper/62_claims.ipynb #53b
 def pooled_errors(
@@ -380,7 +417,7 @@ def pooled_claims(
         paired = pd.concat(errors, axis=1).dropna().to_numpy().T
         if paired.size:
             difference = mean_estimate(paired[0] - paired[1])
-            rows.append(_claim_row(f"{first} > {second}", difference, wilcoxon_p(*paired)))
+            rows.append(claim_row(f"{first} > {second}", difference, wilcoxon_p(*paired)))
     return add_holm(pd.DataFrame(rows, columns=CLAIM_COLUMNS))
 
 # %% ../../nbs/paper/62_claims.ipynb #53k
@@ -418,13 +455,14 @@ GROUP_LABELS = {"male": "male models", "female": "female models", "both": "model
 
 
 def format_claim(
-    row, # columns: claim; optional: head, sex_model, region, sex, stage
+    row,               # columns: claim; optional: head, sex_model, region, sex, stage
+    measure:str="MAE", # of the two models that the claim compares
 ) -> str:
     "Write a claim as text, such as “males, pre-puberty: MAE(metacarpals) > MAE(carpals)”"
     kinds = [row.get(column) for column in ("head", "sex_model", "region", "sex", "stage")]
     group = ", ".join(GROUP_LABELS.get(kind, kind) for kind in kinds if kind is not None)
     first, sign, second = re.split(" ([>≥]) ", row["claim"])
-    return (f"{group}: " if group else "") + f"MAE({first}) {sign} MAE({second})"
+    return (f"{group}: " if group else "") + f"{measure}({first}) {sign} {measure}({second})"
 
 # %% ../../nbs/paper/62_claims.ipynb #62
 def list_claims(
@@ -432,11 +470,12 @@ def list_claims(
     topic:str,
     section:str,              # of the paper
     unclaimed:tuple=(),       # comparisons about which the paper makes no claim
-) -> pd.DataFrame:            # topic, claim, section, difference (months), low, high, n, holm, verdict
+    measure:str="MAE",        # of the two models that a claim compares
+) -> pd.DataFrame:            # topic, claim, section, difference, low, high, n, holm, verdict
     "Bring a table of claims into the columns used on the summary page"
     verdicts = ["not claimed" if claim in unclaimed else found
                 for claim, found in zip(comparisons.claim, comparisons.verdict)]
-    claims = [format_claim(row) for _, row in comparisons.iterrows()]
+    claims = [format_claim(row, measure) for _, row in comparisons.iterrows()]
     listed = comparisons.assign(topic=topic, section=section, claim=claims, verdict=verdicts,
                                 holm=comparisons.get("holm", comparisons.get("p")))
     return listed[["topic", "claim", "section", "difference", "low", "high", "n", "holm", "verdict"]]
@@ -444,6 +483,7 @@ def list_claims(
 # %% ../../nbs/paper/62_claims.ipynb #63
 def format_claims(
     comparisons:pd.DataFrame, # a table of claims, or of `list_claims`
+    unit:str="months",        # of the differences; "": without one
 ) -> pd.DataFrame:            # by claim: verdict, here, n, p (Holm)
     "Format claims for a report, with the difference and its interval in one cell"
     listed = comparisons if "topic" in comparisons else list_claims(comparisons, "", "")
@@ -451,6 +491,6 @@ def format_claims(
     here = [str(Estimate(row.difference, row.low, row.high, row.n)) if row.n > 1 else UNMEASURED
             for row in listed.itertuples()]
     p = [format_number(p) if pd.isna(p) or p >= 0.01 else "< 0.01" for p in listed.holm]
-    table = pd.DataFrame({"claim": listed.claim, "verdict": listed.verdict, "here, months": here,
-                          "n": listed.n, "p (Holm)": p})
+    table = pd.DataFrame({"claim": listed.claim, "verdict": listed.verdict,
+                          f"here, {unit}" if unit else "here": here, "n": listed.n, "p (Holm)": p})
     return table.set_index("claim").rename_axis(None)
