@@ -103,7 +103,7 @@ rule registration:
 rule preprocessing:
     input: report("04_preprocessing"), f"{W}/registration.csv", f"{W}/contrast.csv"
     output: f"{W}/regions/ids.csv", notebook("04_preprocessing")
-    params: **job("04_preprocessing", **{key: profile["bone_age"][key] for key in ("margin", "scales")})
+    params: **job("04_preprocessing", **{key: profile["bone_age"][key] for key in ("margin", "scales", "boxes")})
     threads: 2
     shell: SHELL
 

@@ -40,6 +40,7 @@ from boneage.registration import (
     FRAME_CAPITATE,
     KEY_POINTS,
     RegisteredRadiograph,
+    find_region,
     frame_from_key_points,
     region_image,
     region_matrix,
@@ -326,7 +327,8 @@ def predict_with_members(
         if network_input not in crops:
             margin = network_input.margin if network_input.tta else 0.
             preprocessed = radiograph.preprocessed(network_input.kind)
-            region = region_image(preprocessed, network_input.region, network_input.scale, margin)
+            box = find_region(network_input.region, network_input.box)
+            region = region_image(preprocessed, box, network_input.scale, margin)
             crops[network_input] = apply_tta(region, tuple(config["shape"]), network_input.tta)
         months, distribution = predict_with_distribution(network, config, crops[network_input], sex)
         distribution = None if distribution is None else distribution.mean(0)
@@ -339,7 +341,8 @@ def _member_input(folder, member, config):
     kind, region = (member.split("-") + ["", ""])[:2]
     network_input = NetworkInput.from_config(config, kind=kind, region=region, scale=0., margin=0., tta=())
     region, scale, shape = network_input.region, network_input.scale, config.get("shape")
-    if region not in REGION_NAMES or region_matrix(region, scale)[1] != tuple(shape or ()):
+    known = region in REGION_NAMES and region_matrix(find_region(region, network_input.box), scale)
+    if not known or known[1] != tuple(shape or ()):
         raise WeightsError(f"{folder / member / 'config.json'}: region {region!r} at scale {scale} "
                            f"does not give an image of shape {shape}.")
     return network_input

@@ -106,6 +106,8 @@ def _is_pair(value): return _is_list(value) and len(value) == 2
 def _is_shape(value): return _is_pair(value) and all(map(_is_count, value))
 def _is_pass_count(value): return _is_count(value, 20)
 def _is_share(value): return _is_between(value, 0, 10)
+def _is_side(value): return type(value) is int and 0 <= value <= LARGEST
+def _is_box(value): return _is_list(value) and len(value) == 4 and all(map(_is_side, value))
 def _is_text(value): return isinstance(value, str)
 def _are_poses(value): return _is_list(value) and len(value) <= 20 and all(map(_is_pose, value))
 
@@ -117,6 +119,7 @@ def _is_pose(value):
 _CONFIG_CHECKS = {  # key of a configuration or its network input: check, and the expected value in words
     "shape": (_is_shape, f"height and width, from 1 to {LARGEST}"),
     "passes": (_is_pass_count, "a number of passes, from 1 to 20"),
+    "box": (_is_box, f"left, top, width and height, below {LARGEST}"),
     "tta": (_are_poses, "pairs of degrees and zoom, at most 20"),
     **dict.fromkeys(("size", "inputs"), (_is_count, f"a whole number from 1 to {LARGEST}")),
     **dict.fromkeys(("scale", "margin"), (_is_share, "a number from 0 to 10")),
@@ -135,6 +138,7 @@ class NetworkInput:
     shape: tuple|None = None   # height and width of the input, pixels
     size: int|None = None      # side of the square crop for the detection of key points, pixels
     passes: int|None = None    # number of passes of segmentation or of key-point detection
+    box: tuple|None = None     # left, top, width and height of the region in the frame; None: the paper's
 
     @classmethod
     def from_config(

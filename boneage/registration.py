@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEY_POINTS', 'FRAME_SHAPE', 'FRAME_TIP', 'FRAME_CAPITATE', 'REGIONS', 'PLAUSIBLE_RANGES',
-           'frame_from_key_points', 'Region', 'region_matrix', 'masked_crop',
+           'frame_from_key_points', 'Region', 'find_region', 'region_matrix', 'masked_crop',
            'RegisteredRadiograph', 'region_image', 'registration_measures',
            'registration_confidence']
 
@@ -56,16 +56,25 @@ REGIONS = {region.name: region for region in [
     Region("metacarpals", "C", 250, 450, 1100, 1100),
 ]}
 
+# %% ../nbs/assessing/12_registration.ipynb #18b
+def find_region(
+    region:str|Region,   # a name, or a region
+    box:tuple|None=None, # another left, top, width and height; None: its own
+) -> Region:
+    "The region of a name; `ValueError` when there is none"
+    if isinstance(region, str) and region not in REGIONS:
+        raise ValueError(f"There is no region {region!r}: expected {', '.join(REGIONS)}.")
+    found = REGIONS[region] if isinstance(region, str) else region
+    return Region(found.name, found.letter, *box) if box else found
+
 # %% ../nbs/assessing/12_registration.ipynb #20
 def region_matrix(
-    region:str,          # "hand", "carpals" or "metacarpals"
+    region:str|Region,   # "hand", "carpals" or "metacarpals", or a box of one's own
     scale:float,         # pixels of the region's image per pixel of the frame
     margin:float = 0.0,  # added on each side, as a share of the box
 ) -> tuple[np.ndarray, tuple[int, int]]:  # 3×3 region_from_frame, (h, w) of the region's image
     "The matrix from the frame to a region's image, and the image's shape"
-    if region not in REGIONS:
-        raise ValueError(f"There is no region {region!r}: expected {', '.join(REGIONS)}.")
-    box, grow = REGIONS[region], 1 + 2*margin
+    box, grow = find_region(region), 1 + 2*margin
     height, width = round(box.height*grow*scale), round(box.width*grow*scale)
     centre = transform([box.left + (box.width - 1)/2, box.top + (box.height - 1)/2], scaling(scale))
     dx, dy = (width - 1)/2 - centre[0], (height - 1)/2 - centre[1]
@@ -108,7 +117,7 @@ class RegisteredRadiograph:
 # %% ../nbs/assessing/12_registration.ipynb #24
 def region_image(
     radiograph:RegisteredRadiograph,
-    region:str,          # "hand", "carpals" or "metacarpals"
+    region:str|Region,   # "hand", "carpals" or "metacarpals", or a box of one's own
     scale:float,         # pixels of the region's image per pixel of the frame
     margin:float = 0.0,  # added on each side, as a share of the box
 ) -> np.ndarray:         # uint8 (h, w)

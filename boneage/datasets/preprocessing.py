@@ -32,6 +32,7 @@ from ..radiographs import RadiographError, read_mask, read_radiograph, write_mas
 from boneage.registration import (
     FRAME_SHAPE,
     RegisteredRadiograph,
+    find_region,
     frame_from_key_points,
     region_image,
     region_matrix,
@@ -283,12 +284,12 @@ def register_cohort(
 # %% ../../nbs/datasets/34_preprocessing.ipynb #30
 def extract_regions(
     radiograph:RegisteredRadiograph,
-    wanted:list[tuple[str, str]], # (input, region) pairs, such as ("registered", "carpals")
+    wanted:list[tuple],           # (input, region) pairs, such as ("registered", "carpals")
     scales:dict,                  # input pixels per frame pixel, by region
     margin:float,                 # share of the region's size, added on each side
 ) -> list[np.ndarray]:            # uint8 (h, w), one for each pair
     "Cut network inputs from one radiograph"
-    return [region_image(radiograph.preprocessed(kind), region, scales[region], margin)
+    return [region_image(radiograph.preprocessed(kind), region, scales[find_region(region).name], margin)
             for kind, region in wanted]
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #31b
@@ -306,7 +307,7 @@ def _reserve(
 def write_regions(
     radiographs:pd.DataFrame,       # columns id, path, mask, and MATRIX_COLUMNS
     contrasts:list[Contrast],
-    wanted:list[tuple[str, str]],   # (input, region) pairs, see `extract_regions`
+    wanted:list[tuple],             # (input, region) pairs, see `extract_regions`
     scales:dict, margin:float,
     folder:str|Path,                # gets <input>-<region>.npy and ids.csv
     workers:int|None=None,
@@ -315,8 +316,9 @@ def write_regions(
     with publish_folder(folder) as making:
         count, arrays = len(radiographs), []
         for kind, region in wanted:
-            _, shape = region_matrix(region, scales[region], margin)
-            arrays.append(_reserve(making/f"{kind}-{region}.npy", (count, *shape)))
+            name = find_region(region).name
+            _, shape = region_matrix(region, scales[name], margin)
+            arrays.append(_reserve(making/f"{kind}-{name}.npy", (count, *shape)))
         def cut(row):
             files = radiographs.iloc[row]
             image, mask = read_radiograph(files.path), read_mask(files["mask"])

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from ..files import truncate_text
-from ..registration import REGIONS
+from ..registration import REGIONS, Region, find_region
 
 # %% ../../nbs/datasets/32_profiles.ipynb #05
 LARGEST = 2**32  # upper limit of every number of a profile, since random generators need smaller seeds
@@ -44,6 +44,18 @@ def _pair_of(what):
     return BeforeValidator(check)
 
 
+def _as_box(value):
+    "Check that a value has four parts"
+    if isinstance(value, (list, tuple)) and len(value) == 4: return tuple(value)
+    raise PydanticCustomError("box", "Input should be left, top, width and height in pixels of the frame")
+
+
+def _odd(value):
+    "Check that the side of a kernel is odd, so that the image keeps its size"
+    if value % 2: return value
+    raise PydanticCustomError("kernel", "Input should be an odd number")
+
+
 def _known_region(value):
     "Check the name of a region of Fig. 2"
     if value in REGIONS: return value
@@ -58,6 +70,9 @@ def _known_start(value):
 
 Counts = Annotated[tuple[PositiveCount, ...], Strict(), Field(min_length=1), BeforeValidator(_as_tuple)]
 Shape = Annotated[tuple[PositiveCount, PositiveCount], _pair_of("a height and a width in pixels")]
+Kernels = Annotated[tuple[Annotated[PositiveCount, AfterValidator(_odd)], ...], Strict(),
+                    Field(min_length=1), BeforeValidator(_as_tuple)]
+Box = Annotated[tuple[Count, Count, PositiveCount, PositiveCount], BeforeValidator(_as_box)]
 RegionName = Annotated[str, AfterValidator(_known_region)]
 Regions = Annotated[tuple[RegionName, ...], Strict(), Field(min_length=1), BeforeValidator(_as_tuple)]
 Degrees = Annotated[float, Field(strict=True, gt=-LARGEST, lt=LARGEST, allow_inf_nan=False)]
@@ -170,8 +185,11 @@ class BoneAgeSettings:
     "The regression and classification networks (Section 2.3)"
     scales: dict[RegionName, PositiveAmount] = Field(  # input pixels per frame pixel
         default_factory=lambda: dict(hand=0.0625, carpals=0.125, metacarpals=0.1))
+    boxes: dict[RegionName, Box] = Field(      # left, top, width, height in pixels of the frame
+        default_factory=lambda: {name: tuple(region[2:]) for name, region in REGIONS.items()})
     margin: Share = 0.06            # border stored around each region, share of its size
     widths: Counts = (8, 16, 24, 32, 48, 64)  # channels of the six VGG blocks
+    kernels: Kernels = (3, 1)       # sides of the convolutions' kernels in each block
     pools: Counts = (2, 2, 2, 2, 2, 2)        # factors by which the blocks reduce the resolution
     pooling: Literal["flatten", "average"] = "flatten"  # before the fully connected layers
     hidden: Counts = (64,)          # sizes of the fully connected layers before the output
@@ -179,6 +197,10 @@ class BoneAgeSettings:
     schedule: Schedule = Schedule(14, 4e-3)
     batch_size: PositiveCount = 16
     augmentation: Augmentation = Augmentation(rotation=5.0, zoom=0.05, shift=0.05, gamma=0.2)
+
+    def region(self, name:str) -> Region:
+        "A region with the box of these settings"
+        return find_region(name, self.boxes[name])
 
 # %% ../../nbs/datasets/32_profiles.ipynb #24
 @dataclass(frozen=True, config=STRICT)

@@ -196,13 +196,14 @@ def key_points_figure(
     image:np.ndarray,      # (H, W) the radiograph
     key_points:np.ndarray, # (3, 2) in pixels of `image`
     registered:np.ndarray, # (h, w) the registered image, at any scale
+    regions:list|None=None, # boxes to draw, each a `Region`; None: those of the paper
 ) -> Figure:
     "Key points and the target positions of registration; registered hand with its regions (Fig. 2)"
     figure, axes = create_axes(1, 2, 6.4, 4.6)
     left, right = axes[0]
     targets = np.array([FRAME_TIP, FRAME_CAPITATE], float)
     _draw_key_points(left, image, key_points, transform(targets, invert(letterbox(image.shape, FRAME_SHAPE))))
-    _draw_registered(right, registered, targets)
+    _draw_registered(right, registered, targets, regions or REGIONS.values())
     figure.legend(loc="outside lower center", ncols=4, **LEGEND)
     return figure
 
@@ -217,13 +218,13 @@ def _draw_key_points(axis, image, key_points, targets):
                  label="target of tip and capitate")
 
 
-def _draw_registered(axis, registered, targets):
+def _draw_registered(axis, registered, targets, regions):
     "The registered image with the target positions and the boxes of the regions"
     height, width = FRAME_SHAPE
     axis.imshow(registered, cmap="gray", extent=(-0.5, width - 0.5, height - 0.5, -0.5))
     axis.scatter(*targets.T, s=45, color="white", edgecolors="black", zorder=3)
-    for name, box in REGIONS.items():
-        colour = REGION_COLOURS[name]
+    for box in regions:
+        colour = REGION_COLOURS[box.name]
         axis.add_patch(Rectangle((box.left, box.top), box.width, box.height, fill=False, lw=2, ec=colour))
         axis.text(box.left + box.width - 25, box.top + 25, box.letter, color="white", fontsize=12,
                   weight="bold", ha="right", va="top", bbox={"fc": colour, "ec": "none", "pad": 2})

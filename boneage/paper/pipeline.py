@@ -541,7 +541,7 @@ def write_cohort_regions(workspace:Workspace):
     radiographs = workspace.read_table("registration").merge(files, on="id")
     contrast = workspace.read_table("contrast").set_index("id").loc[radiographs.id]
     contrasts = [Contrast(bool(row.inverted), row.low, row.high) for row in contrast.itertuples()]
-    wanted = sorted({(name.input, name.region) for name in [*grid(), *ablation()]})
+    wanted = sorted({(name.input, settings.region(name.region)) for name in [*grid(), *ablation()]})
     write_regions(radiographs, contrasts, wanted, settings.scales, settings.margin, workspace.root/"regions")
 
 # %% ../../nbs/paper/65_pipeline.ipynb #28

@@ -19,7 +19,7 @@ from ..datasets.profiles import Augmentation, BoneAgeSettings
 from ..files import publish
 from ..inference import NetworkInput, months_from_scaled
 from ..networks import MONTHS, save_network, scaled_from_months
-from ..registration import region_matrix
+from ..registration import REGIONS, region_matrix
 from boneage.training.core import (
     ArrayLoader,
     FitJob,
@@ -76,10 +76,11 @@ def bone_age_config(
     settings:BoneAgeSettings,
 ) -> dict: # arguments of `build_network`, and the network's input
     "Configuration of a bone-age model"
-    scale = settings.scales[name.region]
-    network_input = NetworkInput(kind=name.input, region=name.region, scale=scale)
-    return dict(network="BoneAgeNetwork", shape=region_matrix(name.region, scale)[1],
-                widths=settings.widths, pools=settings.pools, hidden=settings.hidden, head=name.head,
+    scale, region = settings.scales[name.region], settings.region(name.region)
+    box = None if region == REGIONS[name.region] else tuple(region[2:])
+    network_input = NetworkInput(kind=name.input, region=name.region, box=box, scale=scale)
+    return dict(network="BoneAgeNetwork", shape=region_matrix(region, scale)[1], widths=settings.widths,
+                kernels=settings.kernels, pools=settings.pools, hidden=settings.hidden, head=name.head,
                 pooling=settings.pooling, dropout=settings.dropout, network_input=network_input.to_config())
 
 # %% ../../nbs/training/55_bone_age.ipynb #17
@@ -113,7 +114,7 @@ def fit_bone_age(
 def _check_regions(name, regions, settings):
     "Raise `ValueError` if the stored regions do not have the size that follows from the settings"
     scale, margin = settings.scales[name.region], settings.margin
-    expected = tuple(region_matrix(name.region, scale, margin)[1])
+    expected = tuple(region_matrix(settings.region(name.region), scale, margin)[1])
     if regions.shape[1:] != expected:
         raise ValueError(f"{name}: regions are {regions.shape[1:]} pixels, but scale {scale} "
                          f"with margin {margin} makes {expected}: cut the regions again.")
