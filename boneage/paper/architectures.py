@@ -100,11 +100,12 @@ def network_layers(
 # %% ../../nbs/paper/63_architectures.ipynb #11
 def layer_counts(
     layers:list[Layer],
-) -> dict:  # height, width (input), blocks, connected (with output), classes (0: regression), parameters
-    "Count blocks, fully connected layers, classes and weights of a network"
+) -> dict:  # height, width (input), blocks, connected, hidden (without output), classes, parameters
+    "Count blocks, fully connected layers, classes (0 for regression) and weights of a network"
     kinds = [layer.kind for layer in layers]
+    connected = kinds.count("fully connected")
     return {"height": layers[0].height, "width": layers[0].width, "blocks": kinds.count("max-pool"),
-            "connected": kinds.count("fully connected"),
+            "connected": connected, "hidden": max(connected - 1, 0),
             "classes": next((layer.channels for layer in layers
                              if layer.kind == "softmax" and layer.height == 1), 0),  # not over pixels
             "parameters": sum(layer.parameters for layer in layers)}
@@ -262,7 +263,7 @@ def network_table(
 
 # %% ../../nbs/paper/63_architectures.ipynb #36
 # for each network, the paper's keys and the columns of `network_table` with the same numbers
-PAPER_KEYS = {"regression": {"blocks": "blocks", "connected": "connected"},
+PAPER_KEYS = {"regression": {"blocks": "blocks", "connected": "hidden"},
               "classification": {"classes": "classes"},
               "key points": {f"key_point_{name}": name
                              for name in ("blocks", "connected", "height", "width")}}
