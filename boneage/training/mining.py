@@ -169,8 +169,9 @@ def run_positive_mining(
         initial = Path(job.checkpoint)/f"round{number - 1}" if number > 1 else job.initial
         history = fit_round(number, data, accepted, settings, replace(job, initial=initial))
         before = {c.id: c.mask for c in candidates}
-        network, part = load_network(job.folder, pick_device(job.device)), f"round{number}.candidates.part.jsonl"
-        candidates = predict_candidates(*unlabelled, *network, Path(job.checkpoint)/part, before)
+        network = load_network(job.folder, pick_device(job.device))
+        part = Path(job.checkpoint)/f"round{number}.candidates.part.jsonl"
+        candidates = predict_candidates(*unlabelled, *network, part, before)
         curated = curator(candidates)
         rounds.append(_round_numbers(number, accepted, candidates, curated, history, data.truth))
         kept = {c.id: mask for c, mask in zip(candidates, curated) if mask is not None}
