@@ -41,7 +41,7 @@ MASKS = SegmentationSettings(shape=(32, 24), width=2, depth=1, index="printed", 
 CROPS = replace(MASKS, passes=2, close=0.6, index="sums")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # before the other fixtures of the module
 def one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # bits depend on how sums are split between threads

@@ -43,7 +43,7 @@ MODELS = [ModelName("registered", "hand", "both", "regression"),
 FITTED = ["segmentation", "keypoints", *map(str, MODELS)]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # before the other fixtures of the module
 def one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # bits depend on how sums are split between threads

@@ -384,7 +384,7 @@ def _mine_masks(workspace:Workspace, radiographs:pd.DataFrame, inputs:np.ndarray
     job = FitJob(workspace.models/"segmentation", checkpoints, seed, stale="restart")
     return run_positive_mining(data, build_curator(workspace, truth), settings, job).rounds, initial
 
-# %% ../../nbs/paper/65_pipeline.ipynb #13m
+# %% ../../nbs/paper/65_pipeline.ipynb #13x
 # network: column of `annotations.csv`, and the row of the released card that counts the labels by hand
 HAND_LABELS = {"segmentation": ("mask", "drawn by hand before mining"),
                "keypoints": ("middle_tip_x", "heat maps (released)")}
