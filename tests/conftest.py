@@ -14,6 +14,16 @@ PROJECT = Path(__file__).resolve().parent.parent
 TOKEN = "BONEAGE_TOKEN"  # in the environment of what a test starts and will kill
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    "One thread of PyTorch for a module, its own fixtures included: bits depend on how sums are split"
+    import torch
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def copy_project(folder: Path) -> Path:
     "Link or copy what a run reads into an empty folder, so that runs do not share files"
     folder.mkdir(parents=True, exist_ok=True)

@@ -39,14 +39,7 @@ POINTS = KeyPointSettings(shape=(33, 25), crop_size=48, widths=(2, 2, 2), hidden
 MAPS = replace(POINTS, network="HeatMapNetwork", width=2, depth=2)
 MASKS = SegmentationSettings(shape=(32, 24), width=2, depth=1, index="printed", **ONE_BATCH)
 CROPS = replace(MASKS, passes=2, close=0.6, index="sums")
-
-
-@pytest.fixture(scope="module", autouse=True)  # before the other fixtures of the module
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # bits depend on how sums are split between threads
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # ------------------------------------------------------------------ tiny fits

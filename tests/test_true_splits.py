@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from test_evaluation import random_predictions
 
 from boneage.bone_age import ModelName
@@ -41,14 +40,7 @@ bone_age: {scales: {hand: 0.02, carpals: 0.04, metacarpals: 0.03}, widths: [2, 2
 MODELS = [ModelName("registered", "hand", "both", "regression"),
           ModelName("registered", "carpals", "male", "classification")]
 FITTED = ["segmentation", "keypoints", *map(str, MODELS)]
-
-
-@pytest.fixture(scope="module", autouse=True)  # before the other fixtures of the module
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # bits depend on how sums are split between threads
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # ------------------------------------------------------------------ the paper's pipeline
