@@ -75,7 +75,8 @@ def fit_power_law(
     "Fit a power law to the errors by weighted least squares of their logarithms"
     if len(table) < (5 if floor else 3):
         raise ValueError(f"A power law can't be fitted to {len(table)} sizes.")
-    sizes, weights = table.radiographs.to_numpy(float), 1/np.log(table.high/table.low).to_numpy()
+    sizes = table.radiographs.to_numpy(float)
+    weights = (table.mae/(table.high - table.low)).replace([np.inf, -np.inf], np.nan).fillna(1.0).to_numpy()
     def residuals(values):
         law = PowerLaw(np.exp(values[0]), values[1], values[2] if floor else 0.0)
         return (np.log(law(sizes)) - np.log(table.mae))*weights
