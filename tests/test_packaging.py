@@ -82,6 +82,9 @@ def test_tested_pythons_are_the_declared_ones():
     for name, job in {"ci": "test", "release": "wheel"}.items():
         workflow = yaml.safe_load((PROJECT/".github"/"workflows"/f"{name}.yml").read_text())
         assert workflow["jobs"][job]["strategy"]["matrix"]["python"] == declared
+    for name in ("Containerfile", ".devcontainer/devcontainer.json", ".binder/runtime.txt"):
+        version = re.search(r"python[=:-](3\.\d+)", (PROJECT/name).read_text(), re.I)[1]
+        assert version in declared, name
     assert f'requires-python = ">={declared[0]}"' in (PROJECT/"pyproject.toml").read_text()
 
 

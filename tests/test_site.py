@@ -164,6 +164,12 @@ def test_library_shows_code_lessons_and_outputs(root):
     assert "library/assessing/geometry.html#fit_similarity" in names
 
 
+def test_pictures_are_described(root):
+    for path in (root/"site").rglob("*.html"):
+        assert not re.search(r"<img (?![^>]*\balt=)", path.read_text()), path
+    assert 'alt="Figure: A test hand"' in page(root, "library/assessing/geometry")
+
+
 def test_play_pages_show_controls_and_two_settings(root):
     for name in BESIDE["play"].split():
         text = page(root, f"play/{name}")

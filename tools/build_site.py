@@ -16,6 +16,7 @@ FORMULA = re.compile(r'<span class="math (inline|display)">\s*\\[(\[](.*?)\\[)\]
 REMOTE = re.compile(r'<script[^>]+\bsrc="(?:https?:)?//[^>]*>\s*</script>\s*|<link[^>]*katex[^>]*>'
                     r"|<script[^>]*>\s*define\('jquery'.*?</script>\s*", re.S)
 CURRENT = re.compile(r'<a\b[^>]*\bnav-link\b[^>]*\baria-current="page"[^>]*>')
+UNDESCRIBED = re.compile(r"<h[1-6]\b[^>]*>(.*?)</h[1-6]>|<img (?![^>]*\balt=)", re.S)
 OURS = re.compile("html-math-method|execute.enabled")  # formulas become MathML here, and nothing is executed
 
 
@@ -24,14 +25,25 @@ def mathml(match) -> str:
     return convert(html.unescape(match[2]).strip(), display="block" if match[1] == "display" else "inline")
 
 
+def described(text: str) -> str:
+    "A page whose pictures have a text for those who do not see them: the heading above"
+    heading = ""
+    def describe(match):
+        nonlocal heading
+        if match[1] is None: return f'<img alt="Figure: {heading}" '
+        heading = re.sub(r"<[^>]*>|\"", "", match[1]).strip()
+        return match[0]
+    return UNDESCRIBED.sub(describe, text)
+
+
 def tidied(page: Path) -> str:
-    "A rendered page that fetches nothing, and whose navigation bar marks no other page as the current one"
+    "A rendered page without remote scripts; its bar marks no other page as current, pictures have a text"
     def marked(link):
         target = page.parent/re.search(r'\bhref="([^"#]*)', link[0])[1]
         if target.resolve() == page.resolve(): return link[0]
         return link[0].replace(' aria-current="page"', "").replace("nav-link active", "nav-link")
     text = page.read_text(encoding="utf-8")
-    return CURRENT.sub(marked, REMOTE.sub("", FORMULA.sub(mathml, text)))
+    return described(CURRENT.sub(marked, REMOTE.sub("", FORMULA.sub(mathml, text))))
 
 
 def render(folder: Path, renderer: str) -> Path:
