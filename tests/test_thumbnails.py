@@ -1,5 +1,5 @@
-"""The profile `thumbnail` on sixty phantoms, from files to claims: the profile's own settings, with one epoch a
-network and two fits of each model for both sexes."""
+"""The profile `thumbnail` on sixty phantoms, from files to claims: the profile's own settings, with tiny
+networks, one epoch each, and two fits of each model for both sexes."""
 from pathlib import Path
 
 import cv2
@@ -64,7 +64,7 @@ def test_same_radiographs_are_left_out_of_all_inputs(workspace):
         assert pipeline.read_regions(workspace.root/"regions", kind, "hand")[1].tolist() == kept
     left_out = len(registration) - len(kept)
     assert left_out <= 3
-    assert any("could not" in text or "left out" in text for text in read_problems(workspace)) == (left_out > 0)
+    assert any("are left out" in text for text in read_problems(workspace)) == (left_out > 0)
 
 
 def test_ratio_of_sides_is_estimated(workspace):
@@ -84,7 +84,8 @@ def test_held_out_radiographs_are_new_to_the_released_networks(tmp_path):
     for old, new in names.items():
         path = tmp_path/"data"/"boneage-training-dataset"/f"{old}.png"
         path.rename(path.with_name(f"{new}.png"))
-    table.assign(id=table.id.replace(names)).to_csv(tmp_path/"data"/"boneage-training-dataset.csv", index=False)
+    table["id"] = table.id.replace(names)
+    table.to_csv(tmp_path/"data"/"boneage-training-dataset.csv", index=False)
     profile = load_profile(PROFILE, data=str(tmp_path/"data"))
     many = change_settings(profile, dict(cohort=dict(train=40, validation=20)))
     cohort = pipeline.make_cohort(open_workspace(many, tmp_path/"work"))
@@ -120,6 +121,7 @@ def test_learning_curve_ends_with_the_whole_training_set(workspace):
     table = curve_table(predictions)
     trained = pd.read_csv(workspace.root/"regions"/"ids.csv", dtype=str).id
     cohort = workspace.read_table("cohort").set_index("id").loc[trained]
-    assert table.radiographs.tolist() == [16, 32, (cohort.split == "train").sum()]  # 200 is more than there are
+    whole = (cohort.split == "train").sum()  # less than 200, the largest size of the curve
+    assert table.radiographs.tolist() == [16, 32, whole]
     assert table.fits.tolist() == [2, 2, 2]
     assert size_claims(predictions).claim.tolist()[-1].endswith(f"{table.radiographs.iloc[-1]:,}")
