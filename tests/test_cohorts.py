@@ -117,12 +117,12 @@ BAD = {  # a cell pattern → the end of its sentence
     "1380,inf,True": "the bone age 'inf' is not a number",
     "1380,ten,True": "the bone age 'ten' is not a number",
     "1380,120 months,True": "the bone age '120 months' is not a number",
-    "1380,120,": "the sex '' is neither M nor F, True nor False",
-    "1380,120,maybe": "the sex 'maybe' is neither M nor F, True nor False",
+    "1380,120,": "the sex '' is neither M nor F, nor True or False in a column male",
+    "1380,120,maybe": "the sex 'maybe' is neither M nor F, nor True or False in a column male",
     ",120,True": "the id is missing",
     "1377,120,True": "id 1377 occurs a second time",
     "01377.0,120,True": "id 1377 occurs a second time",
-    "1380": "the bone age is missing and the sex '' is neither M nor F, True nor False",
+    "1380": "the bone age is missing and the sex '' is neither M nor F, nor True or False in a column male",
     "1380,120,True,what": "4 cells, but the header has 3",
 }
 
@@ -307,7 +307,7 @@ def test_missing_images(tmp_path):
 
 def test_the_table_can_be_named(tmp_path):
     plain(tmp_path)
-    write(tmp_path/"corrected.csv", "id,sex,bone_age\n1377,M,100\n1378,F,50\n")
+    write(tmp_path/"corrected.csv", "id,sex,bone_age\n1377,M,100\n1400,F,50\n")
     sentence = "holds several label tables.*corrected.csv.*labels.csv; name the one to use"
     with pytest.raises(CohortError, match=sentence): load_cohort(tmp_path)
     assert load_cohort(tmp_path, labels="corrected.csv").bone_age.tolist() == [100, 50]
