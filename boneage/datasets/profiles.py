@@ -116,7 +116,7 @@ class CohortSettings:
     source: Literal["phantoms", "folder"] = "phantoms"  # generated for the run, or read from DATA
     train: Count = 1200             # radiographs to fit on; 0: all that are not held out (folder)
     validation: Count = 240         # held-out radiographs
-    test: Count = 300               # folder: if DATA has no test set; phantoms: 0, or any for the set `hard`
+    test: Count = 300               # folder: if DATA has no test set; phantoms: of the set `hard`, up to 300
     shape: Shape = (512, 400)       # phantoms: height and width of the image, pixels
     labels: Literal["", "rsna"] = ""  # folder: use this project's key points and masks of RSNA radiographs
     phantoms: Count = 0             # folder: phantoms to fit segmentation and key points on
