@@ -311,6 +311,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'boneage/datasets/profiles.py'),
                                            'boneage.datasets.profiles._as_tuple': ( 'datasets/profiles.html#_as_tuple',
                                                                                     'boneage/datasets/profiles.py'),
+                                           'boneage.datasets.profiles._check_keys': ( 'datasets/profiles.html#_check_keys',
+                                                                                      'boneage/datasets/profiles.py'),
                                            'boneage.datasets.profiles._check_plain': ( 'datasets/profiles.html#_check_plain',
                                                                                        'boneage/datasets/profiles.py'),
                                            'boneage.datasets.profiles._known_region': ( 'datasets/profiles.html#_known_region',
