@@ -10,12 +10,14 @@ from boneage.paper.run import model_groups, report_inputs
 
 W = config["workspace"]                      # work/<run>, opened by `boneage paper`
 profile = asdict(Workspace(Path(W)).profile)
-GROUPS = model_groups(profile["models_per_run"])
+FITS = [profile["bone_age"][key] for key in ("fits", "fits_of_one_sex")]
+GROUPS = model_groups(profile["models_per_run"], *FITS)
 MODELS = sum(GROUPS, [])
 MODEL_FILES = "model.safetensors", "config.json", "history.csv", "predictions.csv"
 REPORTS = ["01_cohort", "02_segmentation", "03_registration", "04_preprocessing", "05_released",
            "06_architectures", "08_ablation", "09_mae_table", "10_stages", "11_test_set", "12_summary",
            "13_claims"]
+if profile["learning_curve"]["radiographs"]: REPORTS.insert(-2, "14_learning_curve")
 
 # Resources of a report that fits networks. On one computer, one such report runs at a time.
 # On a cluster it gets a GPU, if the partition has any, and a time limit of its own.
@@ -158,6 +160,15 @@ for name, made in AFTER_TRAINING.items():
             [f"{W}/models/ensembles.json"] if name == "test_set" else [],
         params: **job(made, **keys())
         shell: SHELL
+
+
+rule learning_curve:
+    input: report("14_learning_curve"), [model(fitted, "predictions.csv") for fitted in MODELS]
+    output: notebook("14_learning_curve"), f"{W}/results/learning_curve.json"
+    params: **job("14_learning_curve", **keys("bone_age", "learning_curve"))
+    threads: 2
+    resources: **FITTING
+    shell: SHELL
 
 
 rule summary:

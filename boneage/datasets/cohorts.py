@@ -10,7 +10,7 @@ __all__ = ['EXPECTED_COLUMNS', 'DIALECTS', 'SIMILAR', 'MALE', 'YES', 'NO', 'SEXE
            'normalise_labels', 'validate_rows', 'read_labels', 'infer_split', 'FolderIndex',
            'index_folder', 'infer_table_split', 'find_tables', 'match_images', 'attach_images',
            'find_unlabelled_sets', 'sample_stratified', 'load_cohort', 'split_cohort',
-           'stage_bounds', 'development_stage']
+           'used_rsna_ids', 'stage_bounds', 'development_stage']
 
 # %% ../../nbs/datasets/30_cohorts.ipynb #02
 import csv
@@ -561,6 +561,12 @@ def split_cohort(
     in_test = sample_stratified(held_out, test, seed + 1)
     split.loc[held_out.index] = np.where(in_test, "test", "validation")
     return cohort.assign(split=split.fillna("train"))
+
+# %% ../../nbs/datasets/30_cohorts.ipynb #used
+def used_rsna_ids() -> frozenset[str]:
+    "Ids of the RSNA's training radiographs on which this project has fitted or measured networks"
+    with (files("boneage")/"data"/"rsna_used.csv").open(encoding="utf-8") as file:
+        return frozenset(row["id"] for row in csv.DictReader(file))
 
 # %% ../../nbs/datasets/30_cohorts.ipynb #82
 STAGES = ("infancy", "toddlers", "pre-puberty", "early-and-mid puberty", "late puberty", "post-puberty")

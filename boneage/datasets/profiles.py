@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Augmentation', 'Schedule', 'CohortSettings', 'SegmentationSettings', 'KeyPointSettings',
-           'BoneAgeSettings', 'FineTuningSettings', 'ClusterSettings', 'Profile', 'change_settings',
-           'ProfileError', 'load_profile']
+           'BoneAgeSettings', 'LearningCurveSettings', 'FineTuningSettings', 'ClusterSettings',
+           'Profile', 'change_settings', 'ProfileError', 'load_profile']
 
 # %% ../../nbs/datasets/32_profiles.ipynb #02
 import os
@@ -122,6 +122,8 @@ class CohortSettings:
     labels: Literal["", "rsna"] = ""  # folder: use this project's key points and masks of RSNA radiographs
     phantoms: Count = 0             # folder: phantoms to fit segmentation and key points on
     composites: Count = 0           # folder: the same for composites of cut-out hands in DATA
+    thumbnail: Count = 0            # folder: side of the square to which they are reduced, pixels; 0: not
+    new_held_out: Flag = False      # folder: hold out only RSNA radiographs that this project has not used
 
 # %% ../../nbs/datasets/32_profiles.ipynb #18
 @dataclass(frozen=True, config=STRICT)
@@ -198,10 +200,21 @@ class BoneAgeSettings:
     schedule: Schedule = Schedule(14, 4e-3)
     batch_size: PositiveCount = 16
     augmentation: Augmentation = Augmentation(rotation=5.0, zoom=0.05, shift=0.05, gamma=0.2)
+    fits: PositiveCount = 1         # of each model for both sexes, from different seeds
+    fits_of_one_sex: PositiveCount = 1  # of each model for one sex
 
     def region(self, name:str) -> Region:
         "A region with the box of these settings"
         return find_region(name, self.boxes[name])
+
+# %% ../../nbs/datasets/32_profiles.ipynb #curve
+@dataclass(frozen=True, config=STRICT)
+class LearningCurveSettings:
+    "One bone-age model, fitted on parts of the training set"
+    model: str = "registered-hand-both-regression"
+    radiographs: Annotated[tuple[PositiveCount, ...], BeforeValidator(_as_tuple)] = ()  # of each part
+    draws: PositiveCount = 3        # samples of each size
+    shown: Count = 0                # smallest number of images in a fit; small parts are repeated
 
 # %% ../../nbs/datasets/32_profiles.ipynb #24
 @dataclass(frozen=True, config=STRICT)
@@ -253,6 +266,7 @@ class Profile:
     segmentation: SegmentationSettings = SegmentationSettings()
     keypoints: KeyPointSettings = KeyPointSettings()
     bone_age: BoneAgeSettings = BoneAgeSettings()
+    learning_curve: LearningCurveSettings = LearningCurveSettings()
     fine_tuning: FineTuningSettings = FineTuningSettings()
     cluster: ClusterSettings = ClusterSettings()
     data: str = ""                  # folder of the radiographs, if the cohort's source is "folder"

@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
-from ..bone_age import ablation, grid
+from ..bone_age import ablation, grid, repeat_models
 from ..datasets.profiles import ClusterSettings, Profile, ProfileError, load_profile
 from ..datasets.workspace import Workspace, open_workspace, read_problems, workspace_of
 from ..files import WriteError, convert_write_errors
@@ -31,10 +31,13 @@ from ..processes import exit_on_signals, run_attached
 
 # %% ../../nbs/paper/66_run.ipynb #03b
 def model_groups(
-    size:int, # number of models that one executed notebook fits
+    size:int,                # number of models that one executed notebook fits
+    fits:int = 1,            # of each model for both sexes
+    fits_of_one_sex:int = 1, # of each model for one sex
 ) -> list[list[str]]: # names
-    "Group the 18 models of the paper's grid and the two of its ablation, sorted by input and region"
-    names = sorted([*grid(), *ablation()], key=lambda name: (name.input, name.region, name.head))
+    "Group the 18 models of the paper's grid and the two of its ablation, sorted by fit, input and region"
+    models = repeat_models([*grid(), *ablation()], fits, fits_of_one_sex)
+    names = sorted(models, key=lambda name: (name.fit, name.input, name.region, name.head))
     return [[str(name) for name in names[i:i + size]] for i in range(0, len(names), size)]
 
 # %% ../../nbs/paper/66_run.ipynb #05
