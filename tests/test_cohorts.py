@@ -432,7 +432,7 @@ def test_tables_that_are_not_understood_are_named(tmp_path, text, sentence):
     with pytest.raises(CohortError, match=sentence): load_cohort(tmp_path, problems=[])
 
 
-def test_ages_that_may_be_years_are_said(tmp_path):
+def test_ages_that_may_be_years_are_noted(tmp_path):
     path = write(tmp_path/"labels.csv", "id,sex,bone_age\n1,M,15\n2,F,7.8\n")
     with pytest.warns(UserWarning, match="the oldest bone age is 15.*may be years"): read_labels(path)
     assert len(read_labels(path, problems := [])) == 2 and "may be years" in problems[0]
