@@ -761,6 +761,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'boneage/paper/figures.py'),
                                        'boneage.paper.figures._draw_stages': ( 'paper/figures.html#_draw_stages',
                                                                                'boneage/paper/figures.py'),
+                                       'boneage.paper.figures._sentence_figure': ( 'paper/figures.html#_sentence_figure',
+                                                                                   'boneage/paper/figures.py'),
                                        'boneage.paper.figures.ablation_figure': ( 'paper/figures.html#ablation_figure',
                                                                                   'boneage/paper/figures.py'),
                                        'boneage.paper.figures.age_figure': ('paper/figures.html#age_figure', 'boneage/paper/figures.py'),
