@@ -1,5 +1,6 @@
 # The paper as a graph of reports and their inputs. `boneage paper` (or `make paper`) runs it.
 # The settings of a run are in its profile.
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -40,10 +41,15 @@ def released(name):
     return [str(path) for path in sorted(Path(f"boneage/weights/{name}").glob("*"))]
 
 
+def quoted(text):
+    "A word of a shell command, whatever is in the clone's path; Snakemake replaces what is in single braces"
+    return shlex.quote(text).replace("{", "{{").replace("}", "}}")
+
+
 # Every job runs one report. Its params say which; they are evaluated when the rule is defined, a shell
 # command later.
-SHELL = (f"{sys.executable} -m boneage.paper.run reports/{{params.report}}.ipynb "
-         f"{W}/notebooks/{{params.executed}}.ipynb root={W} {{params.more}}")
+SHELL = (f"{quoted(sys.executable)} -m boneage.paper.run reports/{{params.report}}.ipynb "
+         f"{quoted(W)}/notebooks/{{params.executed}}.ipynb {quoted(f'root={W}')} {{params.more}}")
 
 
 def notebook(name):
@@ -201,4 +207,4 @@ SHOWN = ["_quarto.yml", *map(str, [*SITE, *sorted(Path("benchmarks").glob("*.jso
 rule site:
     input: [notebook(name) for name in REPORTS], SHOWN
     output: f"{W}/site/index.html"
-    shell: f"{sys.executable} tools/build_site.py --root {W} --out {W}/site"
+    shell: f"{quoted(sys.executable)} tools/build_site.py --root {quoted(W)} --out {quoted(W)}/site"

@@ -250,7 +250,7 @@ def phantom(
         check_request(out, dict(seed=seed, age=age, sex=sex, clean=clean))
         make = partial(make_phantom, seed, bone_age=age, sex=sex, defects={} if clean else None)
         with convert_write_errors(out), progress(number, "making phantoms") as (step, _):
-            write_collection(out, number, make, workers, lambda _: step())
+            write_collection(out, number, make, workers=workers, progress=lambda _: step())
     except (ValueError, OSError) as error:
         fail(format_error(out, error), 1 if isinstance(error, OSError) else 2)
     made = f"{number} {'phantom' if number == 1 else 'phantoms'} in {out/'boneage-training-dataset'}"

@@ -250,6 +250,18 @@ def test_notebook_is_fit_to_be_shown(notebook):
         assert not re.search(rf"{re.escape(str(place))}/\w", text), f"a path of one computer: {place}"
 
 
+def test_export_removes_live_widgets(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(PROJECT/"tools")
+    from export import WIDGET, drop_live_widgets
+    image, text = {"image/png": "iVBORw0K"}, {"text/plain": "Button()"}
+    outputs = [nbformat.v4.new_output("display_data", data)
+               for data in (image | text | {WIDGET: dict(model_id="1")}, text | {WIDGET: {}}, text)]
+    path = tmp_path/"lesson.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=outputs)]), path)
+    assert drop_live_widgets(path) and not drop_live_widgets(path)
+    assert [output["data"] for output in nbformat.read(path, 4).cells[0].outputs] == [image, text]
+
+
 # ---- the installer
 
 @pytest.fixture

@@ -9,6 +9,7 @@ __all__ = ['Augmentation', 'Schedule', 'CohortSettings', 'SegmentationSettings',
 
 # %% ../../nbs/datasets/32_profiles.ipynb #02
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -116,7 +117,7 @@ class CohortSettings:
     source: Literal["phantoms", "folder"] = "phantoms"  # generated for the run, or read from DATA
     train: Count = 1200             # radiographs to fit on; 0: all that are not held out (folder)
     validation: Count = 240         # held-out radiographs
-    test: Count = 300               # folder: if DATA has no test set; phantoms: 0, or any for the set `hard`
+    test: Count = 300               # folder: if DATA has no test set; phantoms: of the set `hard`, up to 300
     shape: Shape = (512, 400)       # phantoms: height and width of the image, pixels
     labels: Literal["", "rsna"] = ""  # folder: use this project's key points and masks of RSNA radiographs
     phantoms: Count = 0             # folder: phantoms to fit segmentation and key points on
@@ -307,6 +308,8 @@ def _sentence(error:ValidationError) -> str:
     place = ".".join(map(str, first["loc"]))
     if key == "[key]": place = f"a key of {'.'.join(section[:-1])}"
     expected = _EXPECTED.get(first["type"], first["msg"].removeprefix("Input should be "))
+    if expected == "a number" and re.fullmatch(r"[+-]?\d+e[+-]?\d+", str(first["input"]), re.I):
+        expected += "; YAML needs a point and a sign in it, as in 1.0e-3"
     return f"{truncate_text(place)} is {truncate_text(repr(first['input']), 60)}, but should be {expected}"
 
 # %% ../../nbs/datasets/32_profiles.ipynb #36a
@@ -321,6 +324,19 @@ def _check_plain(text, path):
             raise ProfileError(f"{path}: a profile has no aliases (*name); write each value where it belongs")
         depth += isinstance(token, starts) - isinstance(token, ends)
         if depth > 20: raise ProfileError(f"{path}: this nests too deeply for a profile")
+    _check_keys(yaml.compose(text, yaml.SafeLoader), path)
+
+
+def _check_keys(node, path):
+    "Reject a mapping in which a key occurs twice"
+    if isinstance(node, yaml.SequenceNode):
+        for part in node.value: _check_keys(part, path)
+    if not isinstance(node, yaml.MappingNode): return
+    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+    if repeated := [key for key in keys if keys.count(key) > 1]:
+        shown = truncate_text(repr(repeated[0]), 60)
+        raise ProfileError(f"{path}: the key {shown} occurs twice in one section")
+    for _, part in node.value: _check_keys(part, path)
 
 # %% ../../nbs/datasets/32_profiles.ipynb #36b
 def load_profile(

@@ -43,6 +43,7 @@ from boneage.datasets.preprocessing import (
 from ..datasets.profiles import ProfileError, SegmentationSettings, change_settings
 from ..datasets.thumbnails import correct_ratio, enlarge_thumbnail, make_thumbnail
 from ..datasets.workspace import Workspace, record_problems
+from ..files import truncate_text
 from ..geometry import invert, letterbox, transform, warp
 from ..inference import NetworkInput, current_names
 from ..networks import WeightsError, load_network, save_network
@@ -71,15 +72,16 @@ from ..training.segmentation import jaccard
 
 # %% ../../nbs/paper/65_pipeline.ipynb #06
 def _phantom_cohort(workspace:Workspace) -> pd.DataFrame:
-    "Generate phantoms for training and validation, and the fixed set `hard` for testing"
+    "Generate phantoms for training and validation, and take the fixed set `hard` for testing"
     profile, numbers = workspace.profile, workspace.profile.cohort
     total = numbers.train + numbers.validation + numbers.test
     share = min(1, profile.limit/total) if profile.limit else 1
-    train, validation = (max(2, round(n*share)) if n else 0 for n in (numbers.train, numbers.validation))
+    counts = numbers.train, numbers.validation, numbers.test
+    train, validation, test = (max(2, round(n*share)) if n else 0 for n in counts)
     write_phantoms(workspace.root/"phantoms", train + validation, profile.seed, tuple(numbers.shape))
     cohort = split_cohort(load_cohort(workspace.root/"phantoms"), validation, profile.seed)
-    if not numbers.test: return cohort
-    write_hard_phantoms(workspace.root/"hard")
+    if not test: return cohort
+    write_hard_phantoms(workspace.root/"hard", test)
     hard = load_cohort(workspace.root/"hard").assign(split="test")
     return pd.concat([cohort, hard], ignore_index=True)
 
@@ -91,11 +93,12 @@ def _folder_cohort(
     "Find the radiographs in DATA, and generate additional phantoms to fit the preprocessing on"
     profile, numbers = workspace.profile, workspace.profile.cohort
     cohort = _without_set_aside(workspace, load_cohort(profile.data, problems=problems))
+    undecided, held_out = cohort.split.isna().sum(), numbers.validation + numbers.test
     if profile.limit: cohort = cohort[sample_stratified(cohort, profile.limit, profile.seed)]
-    given = cohort[cohort.split.isin(["validation", "test"])]
-    free = cohort.drop(given.index).reset_index(drop=True)
-    held_out = numbers.validation + numbers.test
-    total = numbers.train + held_out if numbers.train else max(len(free), held_out)
+    is_free = cohort.split.isna()
+    if not (cohort.split == "validation").any(): is_free |= cohort.split == "train"
+    given, free = cohort[~is_free], cohort[is_free].assign(split=None).reset_index(drop=True)
+    total = numbers.train + held_out if numbers.train else max(undecided, 2*held_out, 1)
     share = min(1, len(free)/total)
     test = 0 if (given.split == "test").any() else round(numbers.test*share)
     validation = 0 if (given.split == "validation").any() else max(1, round(numbers.validation*share))
@@ -108,7 +111,8 @@ def _folder_cohort(
 
 def _without_set_aside(workspace:Workspace, cohort:pd.DataFrame) -> pd.DataFrame:
     "Write DATA's own validation set to `set_aside.csv` and return the others, unless the run needs it"
-    aside = (cohort.split == "validation") & (workspace.profile.cohort.validation > 0)
+    decided = (cohort.split == "train").any()  # a column of the table divides the radiographs
+    aside = (cohort.split == "validation") & (workspace.profile.cohort.validation > 0) & (not decided)
     workspace.write_table("set_aside", cohort[aside])
     return cohort[~aside].reset_index(drop=True)
 
@@ -117,6 +121,7 @@ def _labelled_radiographs(
     folder:Path,     # of radiographs, with a table of bone ages
     origin:str,      # value of the column origin: "phantom" or "data"
     prefix:str = "", # put before each id, so that ids of phantoms differ from those of the cohort
+    problems:list|None = None,  # gets one sentence if masks or key points belong to no radiograph
 ) -> pd.DataFrame:   # id, path, mask, origin, key points
     "Find the radiographs of a folder that have a mask or key points"
     columns, masks = list(POINT_COLUMNS), {}
@@ -126,10 +131,19 @@ def _labelled_radiographs(
     if files: points = pd.concat(map(read_key_points, files)).drop_duplicates("id").set_index("id")
     else: points = pd.DataFrame(columns=columns, index=pd.Index([], dtype=str))
     radiographs = load_cohort(folder, problems=[])[["id", "path"]]
+    if problems is not None: problems += _without_radiograph(folder, radiographs.id, masks, points.index)
     radiographs = radiographs[radiographs.id.isin(masks) | radiographs.id.isin(points.index)]
     radiographs = radiographs.assign(mask=radiographs.id.map(masks), origin=origin)
     radiographs = radiographs.join(points.reindex(columns=columns), on="id")
     return radiographs.assign(id=prefix + radiographs.id)
+
+
+def _without_radiograph(folder, ids, masks, points) -> list[str]:
+    "Count the masks, and the key points, whose id is that of no radiograph"
+    named = {f"masks in {folder/'masks'}": masks, f"rows of key points in {folder}": points}
+    lost = {what: sorted(set(found) - set(ids)) for what, found in named.items()}
+    return [f"{len(found):,} of {len(named[what]):,} {what} belong to no radiograph, such as id "
+            f"{truncate_text(found[0])}; they are not used." for what, found in lost.items() if found]
 
 # %% ../../nbs/paper/65_pipeline.ipynb #th-write
 def write_thumbnails(
@@ -156,37 +170,54 @@ def write_thumbnails(
 # %% ../../nbs/paper/65_pipeline.ipynb #10a
 def _rsna_labels(
     workspace:Workspace,
+    problems:list[str],  # gets one sentence if labels do not fit the radiographs of the same id
 ) -> pd.DataFrame:  # id, path, origin, mask, key points in the file's pixels
     "The package's labels for the RSNA radiographs in the cohort"
     paths, rows = workspace.read_table("cohort").set_index("id").path, []
-    for label in read_rsna_labels():
-        if label.id not in paths.index: continue
+    labels = [label for label in read_rsna_labels() if label.id in paths.index]
+    shapes = {label.id: read_radiograph(paths[label.id]).shape for label in labels}
+    fitting = [label for label in labels if _fits(shapes[label.id], label.shape)]
+    if len(fitting) < len(labels)/2: fitting = []
+    if other := [label.id for label in labels if label not in fitting]:
+        problems.append(f"{len(other):,} of {len(labels):,} radiographs with the number of a labelled RSNA "
+                        f"radiograph, such as {other[0]}, are not taken for it: "
+                        f"{'most' if not fitting else 'these'} have other proportions.")
+    for label in fitting:
         row = dict(id=label.id, path=paths[label.id], origin="label", mask=None)
         if label.mask is not None:
             mask_path = workspace.path("labels", "masks", f"{label.id}.png")
             write_mask(mask_path, label.mask)
             row["mask"] = mask_path.as_posix()
-        zoom = np.divide(read_radiograph(row["path"]).shape, label.shape)[::-1]
+        zoom = np.divide(shapes[label.id], label.shape)[::-1]
         points = (label.points + 0.5)*zoom - 0.5
         rows.append(row | dict(zip(POINT_COLUMNS, points.ravel())))
     return pd.DataFrame(rows)
+
+
+def _fits(shape, of_label) -> bool:
+    "Whether an image has the proportions of a labelled one, within 2 %"
+    height, width = np.divide(shape, of_label)
+    return abs(height/width - 1) < 0.02
 
 # %% ../../nbs/paper/65_pipeline.ipynb #10
 CUT_OUTS = "registered-by-the-authors"  # folder in DATA with cut-out, registered hands
 
 def gather_annotations(
     workspace:Workspace,
+    problems:list[str]|None = None,  # gets one sentence for each kind of label that is not used
 ) -> pd.DataFrame:  # id, path, mask, key points, origin
     "Gather the labels of phantoms and of DATA; if the cohort is a folder, `cohort.csv` must exist"
     profile, data = workspace.profile, Path(workspace.profile.data)
+    problems = [] if problems is None else problems
     from_folder = profile.cohort.source == "folder" and not profile.cohort.thumbnail
     prefix = "phantom-" if from_folder else ""
     folders = [workspace.root/name for name in ("phantoms", "hard")]
     tables = [_labelled_radiographs(path, "phantom", prefix) for path in folders if path.is_dir()]
     if from_folder:
-        in_data, aside = _labelled_radiographs(data, "data"), workspace.read_table("set_aside").id
+        in_data = _labelled_radiographs(data, "data", problems=problems)
+        aside = workspace.read_table("set_aside").id
         tables.append(in_data[~in_data.id.isin(aside)])
-        if profile.cohort.labels: tables.insert(0, _rsna_labels(workspace))
+        if profile.cohort.labels: tables.insert(0, _rsna_labels(workspace, problems))
         composites = profile.cohort.composites and workspace.fits and (data/CUT_OUTS).is_dir()
         if composites: tables.append(_composites(workspace))
     tables = [table for table in tables if len(table)]
@@ -214,7 +245,7 @@ def make_cohort(
     cohort = _phantom_cohort(workspace) if phantoms else _folder_cohort(workspace, problems)
     if workspace.profile.cohort.thumbnail: cohort = write_thumbnails(workspace, cohort, problems)
     workspace.write_table("cohort", cohort)
-    workspace.write_table("annotations", gather_annotations(workspace))
+    workspace.write_table("annotations", gather_annotations(workspace, problems))
     record_problems(workspace, "cohort", problems)
     return cohort
 
