@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['MAX_AGE', 'AGE_TOLERANCE', 'UNCHECKED', 'SDS_TABLES', 'SDS_LIMIT', 'COLUMNS', 'COLUMN_LIMIT',
-           'HEIGHTS', 'GrowthError', 'parse_age', 'parse_date', 'age_between', 'AgeFacts',
-           'ChronologicalAge', 'choose_age', 'format_months', 'read_dicom_age', 'read_age_columns',
-           'read_number', 'ReferenceTable', 'read_reference_tables', 'interpolate', 'BoneAge',
-           'find_standard', 'AdultHeight', 'check_height', 'predict_adult_height', 'find_column',
-           'Growth', 'find_category', 'assess_growth', 'growth_record', 'describe_table',
-           'format_table', 'format_growth']
+           'HEIGHTS', 'GrowthError', 'parse_age', 'check_age', 'parse_date', 'age_between',
+           'AgeFacts', 'ChronologicalAge', 'choose_age', 'format_months', 'read_dicom_age',
+           'read_age_columns', 'read_number', 'ReferenceTable', 'read_reference_tables',
+           'interpolate', 'BoneAge', 'find_standard', 'AdultHeight', 'check_height',
+           'predict_adult_height', 'find_column', 'Growth', 'check_child', 'find_category',
+           'assess_growth', 'growth_record', 'describe_table', 'format_table', 'format_growth']
 
 # %% ../nbs/assessing/16_growth.ipynb #growth-imports
 import csv
@@ -28,7 +28,7 @@ class GrowthError(ValueError):
     "Raised for an age, a date, a height or a table that can't be used; the message is one sentence"
 
 
-MAX_AGE = 1440  # months; a higher age is a mistake
+MAX_AGE = 360  # months; a higher age is an adult's, or comes from a date such as 1900-01-01
 _DAY = 12/365.25  # months
 _UNITS = {"y(?:ears?|rs?)?": 12, "m(?:os?|onths?)?": 1, "w(?:eeks?)?": 7*_DAY, "d(?:ays?)?": _DAY}
 _AGE = re.compile("".join(rf"(?:(\d+(?:\.\d+)?) ?{unit})?[ ,]*" for unit in _UNITS), re.I)
@@ -42,8 +42,15 @@ def parse_age(
     if not match or not any(match.groups()):
         raise GrowthError(f"{text[:40]!r} is no age: write years and months with their units, such as 10y6m.")
     months = sum(float(number)*unit for number, unit in zip(match.groups(), _UNITS.values()) if number)
-    if months > MAX_AGE: raise GrowthError(f"{text!r} is no age of a child.")
-    return months
+    return check_age(months)
+
+
+def check_age(
+    months:float,
+) -> float:  # unchanged
+    "Raise `GrowthError` for an age that no child has"
+    if 0 <= months <= MAX_AGE: return months
+    raise GrowthError(f"{months:g} months are no age of a child.")
 
 # %% ../nbs/assessing/16_growth.ipynb #growth-age-between
 def parse_date(
@@ -69,12 +76,12 @@ def age_between(
     birth:date,
     study:date,  # of the radiograph
 ) -> float:      # months
-    "The age on the day of the study; `GrowthError` when the child wasn't born"
+    "The age on the day of the study; `GrowthError` when no child can have it"
     if study < birth: raise GrowthError("The date of the study is before the date of birth.")
     months = 12*(study.year - birth.year) + study.month - birth.month
     if _birthday(birth, months) > study: months -= 1
     start, end = _birthday(birth, months), _birthday(birth, months + 1)
-    return months + (study - start).days/(end - start).days
+    return check_age(months + (study - start).days/(end - start).days)
 
 # %% ../nbs/assessing/16_growth.ipynb #growth-choose-age
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ class AgeFacts:
 class ChronologicalAge:
     "The age of a child and its source"
     months: float                    # NaN if it is not known
-    source: str|None                 # such as "DICOM header, birth date"; None if the age is not known
+    source: str|None                 # such as `DICOM header, birth date`; None if the age is not known
     warnings: tuple[str, ...] = ()   # contradictions and entries that can't be read
 
 
@@ -155,7 +162,7 @@ def read_dicom_age(
     for name, key, parse in (("PatientAge", "months", parse_age), ("PatientBirthDate", "birth", parse_date),
                              ("StudyDate", "study", parse_date)):
         try: facts[key] = parse(texts[name]) if texts[name] else None
-        except GrowthError: problems.append(f"The DICOM header's {name} can't be read.")
+        except GrowthError as error: problems.append(f"The DICOM header's {name} is not used: {error}")
     return AgeFacts(source, coarseness=_COARSENESS.get(texts["PatientAge"][-1:].upper(), 0), **facts,
                     problems=tuple(problems))
 
@@ -172,7 +179,7 @@ def read_age_columns(
     "The age that a row of a table states; `GrowthError` when an entry can't be read"
     months = read_number(row, "chronological_age_months", "age_months")
     if row.get("age"): months = parse_age(row["age"])
-    if months is not None and months > MAX_AGE: raise GrowthError(f"{months:g} months is no age of a child.")
+    if months is not None: check_age(months)
     birth, study = (parse_date(text) if (text := row.get(name) or row.get(other)) else None
                     for name, other in (("birth_date", "birthdate"), ("study_date", "date")))
     return AgeFacts("table", months, 0, birth, study)
@@ -258,8 +265,6 @@ def find_standard(
     age:float,      # chronological, months
 ) -> tuple[float, float, tuple[str, ...]]:  # mean and SD of the bone age, months; doubts about the cells
     "What a table states for children of a sex and age; `GrowthError` with the reason when it states nothing"
-    if table not in SDS_TABLES:
-        raise GrowthError(f"{table!r} is no table: choose {' or '.join(SDS_TABLES)}.")
     if sex not in _CHILDREN: raise GrowthError("No SDS: the tables need the sex.")
     reference = read_reference_tables()[table]
     found = interpolate(rows := reference.columns[sex], age)
@@ -284,10 +289,10 @@ class AdultHeight:
 
 
 def check_height(
-    height_cm:float,
-) -> float:  # unchanged
+    height_cm:float|None,
+) -> float|None:  # unchanged
     "Raise `GrowthError` for a height that is not in centimetres"
-    if HEIGHTS[0] <= height_cm <= HEIGHTS[1]: return height_cm
+    if height_cm is None or HEIGHTS[0] <= height_cm <= HEIGHTS[1]: return height_cm
     raise GrowthError(f"A height of {height_cm:g} is not used: expected centimetres, "
                       f"from {HEIGHTS[0]} to {HEIGHTS[1]}.")
 
@@ -346,6 +351,21 @@ class Growth:
     share_advanced: float                  # share of the predicted distribution above +2 SD
     heights: tuple[AdultHeight, ...] = ()  # the column of the bone age first
     notes: tuple[str, ...] = ()            # why values are missing; doubts about the cells that were used
+    height_cm: float|None = None           # today
+
+
+def check_child(
+    age:float|None,              # chronological, months
+    height_cm:float|None = None, # today
+    table:str = SDS_TABLES[0],
+):
+    "Raise `GrowthError` for an age, a height or a table that can't be used"
+    if age is None:
+        if height_cm is not None: raise GrowthError("An adult height needs the age of the child.")
+    else: check_age(age)
+    if table not in SDS_TABLES:
+        raise GrowthError(f"{table!r} is no table: choose {' or '.join(SDS_TABLES)}.")
+    check_height(height_cm)
 
 
 def find_category(
@@ -365,13 +385,12 @@ def assess_growth(
     table:str = SDS_TABLES[0],
 ) -> Growth:
     "Difference, SDS, category, shares of the distribution beyond 2 SD, and adult height of a child"
+    check_child(age, height_cm, table)
     heights = ()
-    if height_cm is not None: check_height(height_cm)
     try:
         mean, sd, doubts = find_standard(table, sex, age)
         notes = [f"Doubt about a cell that was used: {doubt}." for doubt in doubts]
     except GrowthError as error:
-        if table not in SDS_TABLES: raise
         mean, sd, notes = math.nan, math.nan, [str(error)]
     if math.isnan(bone_age.months): notes.append("There is no bone age.")
     elif height_cm is not None and sex: heights = predict_adult_height(bone_age, sex, age, height_cm)
@@ -379,7 +398,7 @@ def assess_growth(
     sds, low, high = ((months - mean)/sd for months in (bone_age.months, *bone_age.interval))
     below, above = _shares(bone_age.distribution, mean - SDS_LIMIT*sd, mean + SDS_LIMIT*sd)
     return Growth(age, bone_age.months - age, table, mean, sd, sds, (low, high), find_category(sds),
-                  below, above, heights, tuple(notes))
+                  below, above, heights, tuple(notes), height_cm)
 
 
 def _shares(distribution, low, high):
