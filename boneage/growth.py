@@ -9,7 +9,8 @@ __all__ = ['MAX_AGE', 'AGE_TOLERANCE', 'UNCHECKED', 'SDS_TABLES', 'SDS_LIMIT', '
            'read_age_columns', 'read_number', 'ReferenceTable', 'read_reference_tables',
            'interpolate', 'BoneAge', 'find_standard', 'AdultHeight', 'check_height',
            'predict_adult_height', 'find_column', 'Growth', 'check_child', 'find_category',
-           'assess_growth', 'growth_record', 'describe_table', 'format_table', 'format_growth']
+           'assess_growth', 'growth_record', 'describe_reference', 'format_reference',
+           'format_growth']
 
 # %% ../nbs/assessing/16_growth.ipynb #growth-imports
 import csv
@@ -415,11 +416,11 @@ def growth_record(
     "Convert a `Growth` to plain values, together with the tables that it rests on"
     names = [growth.table] if not math.isnan(growth.sds) else []
     tables = read_reference_tables()
-    return asdict(growth) | {"tables": [describe_table(tables[name])
+    return asdict(growth) | {"tables": [describe_reference(tables[name])
                                         for name in [*names, *["bayley-pinneau"]*bool(growth.heights)]]}
 
 
-def describe_table(
+def describe_reference(
     table:ReferenceTable,
 ) -> dict[str, str]:
     "What a page states about a table: everything but its numbers"
@@ -427,8 +428,8 @@ def describe_table(
     return about | {"checked": UNCHECKED, "between rows": "linear interpolation"}
 
 
-def format_table(
-    about:dict[str, str],  # from `describe_table`
+def format_reference(
+    about:dict[str, str],  # from `describe_reference`
 ) -> str:
     "One line about a table"
     return (f"{about['title']}: {about['population']}; {about['years']}; source: {about['source']}. "
@@ -445,16 +446,16 @@ def format_growth(
         side = "ahead of" if difference >= 0 else "behind"
         lines.append(f"bone age {abs(difference):.0f} months {side} the age")
     if known(record["sds"]): lines.append(_format_sds(record, tables[record["table"]]["title"], known))
+    part = "its part of the" if len(record["heights"]) > 1 else "the"
     for height in record["heights"]:
-        value = f" {height['height_cm']:.1f} cm" if known(height["height_cm"]) else ""
-        low, high = height["interval_cm"]
-        between = f"{low:.1f} to {high:.1f} cm from the bone age alone (90 %)" if known(low, high) else ""
-        note = f"no prediction beyond: {height['note']}" if height["note"] else ""
-        parts = "; ".join(filter(None, [between, note]))
-        lines.append(f"adult height by the column {height['column']} (Bayley and Pinneau):{value}"
-                     f"{';' if value and parts else ''}{' ' if parts else ''}{parts}")
+        low, high = (f"{end:.1f} cm" if known(end) else "no value" for end in height["interval_cm"])
+        parts = [f"{height['height_cm']:.1f} cm" if known(height["height_cm"]) else "",
+                 f"from {low} to {high} over {part} 90 % interval" if low != high else "",
+                 f"no prediction beyond: {height['note']}" if height["note"] else ""]
+        lines.append("adult height by Bayley and Pinneau from the bone age alone, column "
+                     f"{height['column']}: {'; '.join(filter(None, parts))}")
     return [*lines, *(f"note: {note}" for note in record["notes"]),
-            *(f"table: {format_table(about)}" for about in record["tables"])]
+            *(f"table: {format_reference(about)}" for about in record["tables"])]
 
 
 def _format_sds(record, title, known):

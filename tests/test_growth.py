@@ -237,3 +237,34 @@ def test_assessing_without_an_age_imports_nothing_new():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           cwd=DATA.parent.parent)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+# ------------------------------------------------------------------ several visits
+
+VISITS = """age,sex,bone_age_months,interval_low,interval_high
+8y,F,90,75,105
+8y6m,F,92,77,107
+10y,F,126,110,142
+"""
+
+
+def test_visits_by_hand(tmp_path):
+    "Brush: 8 y 100.66, SD 10.23; 8 y 6 m half way to 113.86, SD 10.74; 10 y 125.66, SD 11.73"
+    table, chart = tmp_path/"visits.csv", tmp_path/"chart.pdf"
+    table.write_text(VISITS)
+    done = CliRunner().invoke(app, ["visits", str(table), "--smallest-change", "6", "--out", str(chart)])
+    first, second, third, slow, fast, about = done.stdout.splitlines()
+    assert first.endswith("SDS -1.0, normal")   # (90 − 100.66)/10.23 = −1.042
+    assert second.endswith("SDS -1.5, normal")  # (92 − 107.26)/10.485 = −1.455
+    assert third.endswith("SDS +0.0, normal")   # (126 − 125.66)/11.73 = 0.029
+    assert slow.endswith("+2 months; no pace: the smallest detectable change, 6.0 months, is not exceeded")
+    assert fast.endswith("bone age +34 months; 1.89 months a month")  # 34/18
+    assert UNCHECKED in about and chart.read_bytes().startswith(b"%PDF")
+    assert done.exit_code == 0 and done.stderr == ""
+
+
+def test_the_table_of_assess_is_a_table_of_visits(models, png, tmp_path):
+    out = tmp_path/"ages.csv"
+    assess(models, png, "--sex", "F", "--age", "8y", "--csv", out)
+    text = CliRunner().invoke(app, ["visits", str(out)]).stdout
+    assert text.startswith("8 y 0 m: bone age 95 months (7 y 11 m), 90 % between 75 and 115; SDS -0.6")

@@ -11,7 +11,7 @@ import pytest
 from boneage import __version__
 
 PROJECT = Path(__file__).resolve().parent.parent
-BESIDE = {"howto": "dicom_folder own_data own_annotations gpu cluster add_network add_region",
+BESIDE = {"howto": "dicom_folder own_data own_annotations gpu cluster add_network add_region growth",
           "play": "phantom mask key_points registration contrast_and_regions bone_age"}
 sys.path.insert(0, str(PROJECT/"tools"))
 from check_site import check_site  # noqa: E402
