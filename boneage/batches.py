@@ -392,8 +392,8 @@ def assess_files(
     names = figure_names(files)
     def assess(path):
         sex, sex_from = sex_of(path)
-        age, known = child_of(path) if child_of else (None, {})
         image = load_radiograph(path)
+        age, known = child_of(path) if child_of else (None, {})
         result = assessor.assess(image, sex, **known)
         def draw(path): save_figure(figures/names[path], path, image, result, sex)
         record = assessment_record(path, sex, sex_from, result) | growth_part(age, result.growth)

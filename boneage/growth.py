@@ -154,11 +154,10 @@ def read_dicom_age(
     path:str|Path,  # any image file
 ) -> AgeFacts:      # empty if the file is no DICOM file
     "Read the age and the dates of birth and study from a DICOM header"
-    from boneage.radiographs import file_kind, read_file, read_header  # imports OpenCV
-    source, path = "DICOM header", Path(path)
-    with path.open("rb") as file: kind = file_kind(file.read(132), path.suffix.lower())
+    from boneage.radiographs import read_file, read_header  # imports OpenCV
+    source, (data, kind) = "DICOM header", read_file(Path(path))
     if kind != "DICOM": return AgeFacts(source)
-    header = read_header(read_file(path)[0], path, stop_before_pixels=True, specific_tags=list(_TAGS))
+    header = read_header(data, path, stop_before_pixels=True, specific_tags=list(_TAGS))
     texts, facts, problems = {name: _entry(header, tag) for name, tag in _TAGS.items()}, {}, []
     for name, key, parse in (("PatientAge", "months", parse_age), ("PatientBirthDate", "birth", parse_date),
                              ("StudyDate", "study", parse_date)):
@@ -181,9 +180,9 @@ def read_age_columns(
     months = read_number(row, "chronological_age_months", "age_months")
     if row.get("age"): months = parse_age(row["age"])
     if months is not None: check_age(months)
-    birth, study = (parse_date(text) if (text := row.get(name) or row.get(other)) else None
-                    for name, other in (("birth_date", "birthdate"), ("study_date", "date")))
-    return AgeFacts("table", months, 0, birth, study)
+    birth = parse_date(row["birth_date"]) if row.get("birth_date") else None
+    study = row.get("study_date") or birth and row.get("date")
+    return AgeFacts("table", months, 0, birth, parse_date(study) if study else None)
 
 
 def read_number(

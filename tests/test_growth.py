@@ -5,6 +5,7 @@ the rows that were used stand beside them."""
 import csv
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -268,3 +269,11 @@ def test_the_table_of_assess_is_a_table_of_visits(models, png, tmp_path):
     assess(models, png, "--sex", "F", "--age", "8y", "--csv", out)
     text = CliRunner().invoke(app, ["visits", str(out)]).stdout
     assert text.startswith("8 y 0 m: bone age 95 months (7 y 11 m), 90 % between 75 and 115; SDS -0.6")
+
+
+def test_a_file_that_cannot_be_read_keeps_its_sentence(models, tmp_path):
+    (tmp_path/"hand.dcm").write_bytes(b"")
+    os.mkfifo(tmp_path/"pipe.png")  # opening it would wait for ever
+    for name, sentence in (("hand.dcm", "is empty"), ("pipe.png", "is a pipe or a device")):
+        code, err, records = assess(models, tmp_path/name, "--sex", "F", "--age", "8y")
+        assert (code, records) == (1, []) and sentence in err
