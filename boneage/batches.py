@@ -142,9 +142,9 @@ def as_row(
     frame = record["frame_from_image"] or [[None]*3]*2
     columns = ("frame_xx", "frame_xy", "frame_x0", "frame_yx", "frame_yy", "frame_y0")
     row |= dict(zip(columns, [*frame[0], *frame[1]]))
-    row |= {"mirrored": record["mirrored"], "warnings": " ".join(record["warnings"])} | growth_row(record)
+    row |= {"mirrored": record["mirrored"], "warnings": " ".join(record["warnings"])}
     return {key: f"{value:.6g}" if isinstance(value, float) else "" if value is None else value
-            for key, value in row.items()}
+            for key, value in (row | growth_row(record)).items()}
 
 # %% ../nbs/assessing/22_batches.ipynb #27
 def write_records(

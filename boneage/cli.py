@@ -109,7 +109,9 @@ def takes_record(
 class GrowthOptions:
     "The options of `boneage assess` that compare a bone age with the child's age"
     age: Annotated[str|None, typer.Option(
-        show_default=False, help="Chronological age with units, such as 10y6m or 126m.")] = None
+        show_default=False,
+        help="Chronological age with units, such as 10y6m or 126m; default: from the columns age, age_months "
+             "or birth_date and study_date of the table --sexes, or from the DICOM header.")] = None
     birth_date: Annotated[str|None, typer.Option(
         metavar="DATE", show_default=False,
         help="Date of birth, such as 2014-05-31, in place of --age.")] = None
@@ -117,7 +119,8 @@ class GrowthOptions:
         metavar="DATE", show_default=False,
         help="Date of the radiograph; default: from the table or the DICOM header.")] = None
     height_cm: Annotated[float|None, typer.Option(
-        metavar="CM", show_default=False, help="Height today; predicts the adult height.")] = None
+        metavar="CM", show_default=False, help="Height today, for the adult height; default: from the "
+                                                  "column height_cm of the table --sexes.")] = None
     sds_table: Annotated[str, typer.Option(
         metavar="NAME", help="Table for the SDS: brush or greulich-pyle.")] = "brush"
 
@@ -133,8 +136,7 @@ class AssessOptions(GrowthOptions):
         help="Sex of the child (of all children, if there are several files).")] = None
     sexes: Annotated[Path|None, typer.Option(
         metavar="CSV", show_default=False,
-        help="Table with a column id (or file) and a column sex (M, F) or male (True, False). Optional "
-             "columns: age or age_months, birth_date, study_date, height_cm.")] = None
+        help="Table with a column id (or file) and a column sex (M, F) or male (True, False).")] = None
     as_json: Annotated[bool, typer.Option(
         "--json", help="Print a JSON list, one object for each radiograph.")] = False
     csv_file: Annotated[Path|None, typer.Option(
