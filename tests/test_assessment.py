@@ -211,7 +211,8 @@ def test_invalid_image_raises_one_sentence(assessor, source, sentence):
 
 @pytest.mark.parametrize("sex", ["m", "female", "", 1, True])
 def test_invalid_sex_is_rejected(assessor, radiograph, sex):
-    with pytest.raises(ValueError, match='sex is "M", "F" or None'): assessor.assess(radiograph, sex)
+    with pytest.raises(ValueError, match='sex is "M", "F", "unknown" or None'):
+        assessor.assess(radiograph, sex)
 
 
 def test_missing_and_damaged_weights_raise_one_sentence(radiograph, tmp_path):

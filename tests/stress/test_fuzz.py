@@ -27,7 +27,6 @@ from hypothesis import strategies as st
 from measure import machine, write_section
 from torch import nn
 
-from boneage.batches import read_sexes
 from boneage.datasets.annotations import (
     POINT_COLUMNS,
     Annotation,
@@ -341,7 +340,7 @@ def are_review_labels(found):
     return all(len(key) == 2 and label in DecisionLog.REVIEW_LABELS for key, label in found.items())
 
 
-def are_sexes(found): return set(found.values()) <= {"M", "F"}
+def are_sexes(found): return set(found.values()) <= {"M", "F", None}
 
 
 # ------------------------------------------------------------------ readers
