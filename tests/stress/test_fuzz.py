@@ -43,6 +43,7 @@ from boneage.ensembles import EnsembleRule, EnsembleRuleError, read_ensemble_rul
 from boneage.inference import OnnxNetwork, WeightsError, read_config
 from boneage.networks import load_network
 from boneage.radiographs import RadiographError, read_dicom_sex, read_mask, read_radiograph
+from boneage.sexes import read_sexes
 from boneage.training.core import Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
 from boneage.training.mining import MaskCandidate, read_decisions
 from boneage.training.review import DecisionLog, read_candidates, write_candidates
