@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['MIN_GREY_RANGE', 'FOREARM_ROW', 'EDGE_WIDTH', 'MAX_CUT_LENGTH', 'MIN_MASK_QUALITY',
-           'MAX_SECOND_COMPONENT', 'REGISTRATION_LIMITS', 'MIN_RELIABLE_AGE', 'MATURE_AGE',
-           'NO_PREDICTION', 'Assessment', 'load_source', 'load_radiograph', 'choose_sex',
-           'weights_folder', 'load_ensemble_rules', 'exposure_warnings', 'cut_warnings',
-           'mask_warnings', 'registration_warnings', 'age_warnings', 'check_output_type',
-           'Assessor', 'load_assessor', 'apply_tta', 'ModelPrediction', 'predict_with_members',
-           'AgePrediction', 'predict_bone_age', 'assess_image']
+           'MAX_SECOND_COMPONENT', 'REGISTRATION_LIMITS', 'MIN_HAND_LENGTH', 'MAX_HALF_WIDTH',
+           'MIN_RELIABLE_AGE', 'MATURE_AGE', 'NO_PREDICTION', 'MIN_HAND_CONFIDENCE', 'NO_HAND',
+           'Assessment', 'load_source', 'load_radiograph', 'choose_sex', 'weights_folder',
+           'load_ensemble_rules', 'exposure_warnings', 'cut_warnings', 'mask_warnings',
+           'registration_warnings', 'detail_warnings', 'interval_warnings', 'age_warnings',
+           'check_output_type', 'Assessor', 'load_assessor', 'apply_tta', 'ModelPrediction',
+           'predict_with_members', 'AgePrediction', 'predict_bone_age', 'assess_image']
 
 # %% ../nbs/assessing/20_assessment.ipynb #02
 import math
@@ -38,6 +39,7 @@ from .keypoints import detect_key_points, tta_matrices
 from .radiographs import RadiographError, RadiographFile, RadiographWarning, open_radiograph
 from boneage.registration import (
     FRAME_CAPITATE,
+    FRAME_TIP,
     KEY_POINTS,
     RegisteredRadiograph,
     find_region,
@@ -213,23 +215,50 @@ def registration_warnings(
     else: return []
     return [RadiographWarning(f"The registration is doubtful: {reason}.", "registration")]
 
+# %% ../nbs/assessing/20_assessment.ipynb #field-detail
+MIN_HAND_LENGTH = 100  # pixels of the image from the middle fingertip to the capitate
+MAX_HALF_WIDTH = 30    # months; a 90 % interval of a larger half width is unusual
+
+
+def detail_warnings(
+    frame_from_image:np.ndarray,  # 3×3
+) -> list[RadiographWarning]:     # one, or none
+    "Warn when the hand has few pixels"
+    length = (FRAME_CAPITATE[1] - FRAME_TIP[1]) / zoom_of(frame_from_image)
+    if length >= MIN_HAND_LENGTH: return []
+    sentence = (f"The resolution is low: the hand has only {length:.0f} pixels from the middle fingertip to "
+                "the capitate, and the bone age may be wrong by many months.")
+    return [RadiographWarning(sentence, "resolution")]
+
+
+def interval_warnings(
+    interval:tuple[float, float],  # 90 % interval, months
+) -> list[RadiographWarning]:      # one, or none
+    "Warn when the interval is wide, as it is for an image without detail"
+    half = (interval[1] - interval[0]) / 2
+    if not half > MAX_HALF_WIDTH: return []
+    sentence = (f"The bone age is uncertain: the interval is as wide as ±{half:.0f} months. "
+                "The image may lack detail.")
+    return [RadiographWarning(sentence, "interval")]
+
 # %% ../nbs/assessing/20_assessment.ipynb #40
 MIN_RELIABLE_AGE = 24                           # months; few training radiographs have a lower bone age
-MATURE_AGE = {"M": 202, "F": 181, "none": 202}  # predicted months from which a hand may be an adult's
+MATURE_AGE = {"M": 202, "F": 181, "none": 189}  # months that are predicted for an adult's hand
 
 
 def age_warnings(
     months:float,
-    sex:str|None = None,  # "M", "F" or None
-) -> list[RadiographWarning]: # one, or none
+    sex:str|None = None,        # "M", "F" or None
+    upper:float = -math.inf,    # upper end of the interval, if it is of the usual width
+) -> list[RadiographWarning]:   # one, or none
     "Warn when a bone age is near the ends of the training data"
     if months < MIN_RELIABLE_AGE:
         sentence = (f"The bone age is below {MIN_RELIABLE_AGE} months, where there is little training data: "
                     "the true bone age of an infant may be lower.")
         return [RadiographWarning(sentence, "age-range")]
-    if months >= MATURE_AGE[sex or "none"]:
-        sentence = ("The hand is mature or nearly mature: the networks predict the same bone age for adults, "
-                    "so the true bone age may be higher.")
+    if max(months, upper) >= MATURE_AGE[sex or "none"]:
+        sentence = ("The hand may be mature or nearly mature: the networks predict the same bone age for "
+                    "adults, so the true bone age may be higher.")
         return [RadiographWarning(sentence, "age-range")]
     return []
 
@@ -409,7 +438,9 @@ def predict_bone_age(
     predictions = predict_with_members(assessor, rule.members, None if key == "none" else key, radiograph)
     months = float(np.clip(ensemble_mean([[part.months] for part in predictions], rule)[0], 0, MONTHS))
     distribution = _ensemble_distribution(predictions, rule, assessor.folder)
-    interval, warnings = _interval(months, distribution, rule), age_warnings(months, sex)
+    interval = _interval(months, distribution, rule)
+    wide = interval_warnings(interval)
+    warnings = wide + age_warnings(months, sex, -math.inf if wide else interval[1])
     if not math.isfinite(rule.half_width):
         warnings.append(RadiographWarning("There is no interval: these models have no ensembles.json.",
                                           "weights"))
@@ -443,6 +474,10 @@ def _region_means(predictions):
             for name, months in by_region.items()}
 
 # %% ../nbs/assessing/20_assessment.ipynb #69
+MIN_HAND_CONFIDENCE = 0.3  # with a lower confidence, the image shows no hand
+NO_HAND = RadiographWarning("No hand was found.", "no-hand")
+
+
 def assess_image(
     image:np.ndarray,   # (H, W) float32 in [0, 1]
     sex:str|None,       # "M", "F" or None
@@ -453,7 +488,7 @@ def assess_image(
     prediction, confidence = NO_PREDICTION, 0.0
     found = segment(image, *assessor.network("segmentation"))
     mask = found.mask
-    if not mask.any(): warnings = [RadiographWarning("No hand was found.", "no-hand")]
+    if not mask.any(): warnings = [NO_HAND]
     else:
         contrast = measure_contrast(image, mask)
         detection = detect_key_points(image, mask, contrast, *assessor.network("keypoints"))
@@ -462,10 +497,12 @@ def assess_image(
         except ValueError as error: warnings.append(RadiographWarning(str(error), "registration"))
         else:
             plausible = registration_confidence(points, mask)
+            confidence = plausible * found.quality
             warnings += registration_warnings(plausible, detection.pass_displacement)
-            warnings += cut_warnings(mask, frame)
+            warnings += cut_warnings(mask, frame) + detail_warnings(frame)
             radiograph = RegisteredRadiograph(image, mask, contrast, frame)
-            prediction, confidence = predict_bone_age(assessor, sex, radiograph), plausible * found.quality
+            if confidence >= MIN_HAND_CONFIDENCE: prediction = predict_bone_age(assessor, sex, radiograph)
+        if confidence < MIN_HAND_CONFIDENCE: warnings.insert(0, NO_HAND)
     key_points = dict(zip(KEY_POINTS, map(tuple, points.tolist())))
     return Assessment(prediction.months, prediction.interval, dict(prediction.regions), mask, key_points,
                       frame, mirrored, [*warnings, *prediction.warnings], confidence, prediction.distribution)

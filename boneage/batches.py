@@ -153,21 +153,32 @@ class RecordTable:
     ):
         "Write a row, the first one after the names of the columns"
         try:
-            if not self.number: self._begin()
+            if not self.keep: self._replace(as_row(record))
+            elif not self.number and not self.finished: self.writer.writeheader()
             self.writer.writerow(as_row(record))
             self.file.flush()
         except OSError as error: raise self._error(error.strerror) from error
-        self.number += 1
+        self.number, self.keep = self.number + 1, True
 
-    def _begin(self):
-        "Remove the old content of a file, and write the names of the columns"
-        if not self.keep: self.file.truncate(0)
-        if not self.finished: self.writer.writeheader()
+    def _replace(self, row):
+        "Replace the old content of a file by the names of the columns, if there is space for a row, too"
+        size, file = os.path.getsize(self.path), self.file
+        try:
+            self.writer.writeheader()
+            self.writer.writerow(row)
+            file.flush()
+        except OSError:
+            os.truncate(self.path, size)
+            raise
+        file.truncate(0)
+        self.writer.writeheader()
 
     def close(self):
         "Close the table; one without rows has the names of the columns"
         try:
-            if not self.number: self._begin()
+            if not self.keep:
+                self.file.truncate(0)
+                self.writer.writeheader()
             if self.file is not sys.stdout: self.file.close()
         except OSError as error: raise self._error(error.strerror) from error
 

@@ -188,8 +188,8 @@ def run_assessment(
     with progress(len(files), "assessing") as (step, write):
         def done(record):
             records.append(record | {"path": restored(record["path"])})
-            if rows: rows.add(records[-1])
             if not after_bar: show(records[-1])
+            if rows: rows.add(records[-1])
             step()
         def on_error(sentence):
             problems.append(restored(sentence))
