@@ -24,12 +24,14 @@ def hand():
 
 
 def pydicom_images():
-    "The CT, MR, CR, ultrasound and colour images that come with pydicom"
-    pydicom = pytest.importorskip("pydicom")
+    "CT, MR, CR, ultrasound and colour images that come with pydicom, one of each size"
+    pydicom, shapes = pytest.importorskip("pydicom"), set()
     for path in sorted(Path(pydicom.__file__).parent.rglob("*.dcm")):
-        if path.name.startswith(("SC_rgb_small", "SC_rgb_jpeg", "rtdose")): continue  # variants of one image
-        try: yield path.name, read_radiograph(path)
+        try: image = read_radiograph(path)
         except RadiographError: continue
+        if image.shape in shapes or image.size > 10**6: continue
+        shapes.add(image.shape)
+        yield path.name, image
 
 
 def drawn_images():
@@ -59,8 +61,8 @@ def photographs():
         except ImportError: continue
         if path.is_file():
             image = read_radiograph(path)
-            yield path.name, image
-            yield f"half of {path.name}", np.ascontiguousarray(image[:, :image.shape[1]//2])
+            yield path.name, np.ascontiguousarray(image[::2, ::2])
+            yield f"half of {path.name}", np.ascontiguousarray(image[::2, :image.shape[1]//2:2])
 
 
 @pytest.mark.parametrize("source", [pydicom_images, drawn_images, photographs])
@@ -78,7 +80,7 @@ def test_what_is_no_hand_gets_no_age(assessor, source):
 
 def test_hands_are_not_refused(assessor):
     "Neither phantoms with all their defects"
-    for number in range(8):
+    for number in range(4):
         result = assessor.assess(make_phantom(77, number).image)
         assert NO_HAND not in result.warnings and result.bone_age_months > 0, number
 
@@ -95,10 +97,13 @@ def resized(image, height, back=False):
     return np.clip(small, 0, 1)
 
 
-@pytest.mark.parametrize("height", [60, 84, 120])
+@pytest.mark.parametrize("height", [84, 120])
 def test_hands_of_few_pixels_are_warned_of(assessor, hand, height):
     assert "resolution" in [warning.code for warning in assessor.assess(resized(hand, height), "F").warnings]
-    assert "resolution" not in [warning.code for warning in assessor.assess(hand, "F").warnings]
+
+
+def test_a_hand_of_many_pixels_is_not_warned_of(assessor, hand):
+    assert not {"resolution", "no-hand"} & {warning.code for warning in assessor.assess(hand, "F").warnings}
 
 
 def test_enlarged_thumbnails_have_wide_intervals(assessor, hand):

@@ -89,7 +89,7 @@ def test_headers_that_are_right_give_no_warning(tmp_path, radiograph, name):  # 
 
 
 def test_bits_in_use(tmp_path, radiograph):  # noqa: F811
-    "12-bit numbers in files of 16 bits fill the range of greys, whatever the file says of its bits"
+    "12-bit numbers in files of 16 bits fill the range of greys, whatever bits its header claims"
     stored = as_bits(radiograph, 12)
     paths = [save(tmp_path/"hand.png", stored), save(tmp_path/"hand.tif", stored),
              save_dicom(tmp_path/"hand.dcm", dicom(stored))]
