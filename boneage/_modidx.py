@@ -1228,6 +1228,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'boneage/segmentation.py')},
             'boneage.sexes': { 'boneage.sexes._decoded': ('assessing/sexes.html#_decoded', 'boneage/sexes.py'),
                                'boneage.sexes._files_of_row': ('assessing/sexes.html#_files_of_row', 'boneage/sexes.py'),
+                               'boneage.sexes.match_rows': ('assessing/sexes.html#match_rows', 'boneage/sexes.py'),
                                'boneage.sexes.match_sexes': ('assessing/sexes.html#match_sexes', 'boneage/sexes.py'),
                                'boneage.sexes.path_parts': ('assessing/sexes.html#path_parts', 'boneage/sexes.py'),
                                'boneage.sexes.plain_id': ('assessing/sexes.html#plain_id', 'boneage/sexes.py'),
