@@ -14,7 +14,7 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from .assessment import Assessor, load_assessor
-from .radiographs import SUFFIXES, read_dicom_sex, read_radiograph
+from .radiographs import SUFFIXES, open_radiograph
 
 # %% ../nbs/assessing/25_app.ipynb #05
 class AssessRadiograph(widgets.VBox):
@@ -23,7 +23,7 @@ class AssessRadiograph(widgets.VBox):
         self,
         assessor:Assessor|None=None, # None: load the released networks with the first file
     ):
-        self.assessor, self.result, self.image, self.name, self.header_sex = assessor, None, None, "", None
+        self.assessor, self.result, self.opened, self.name = assessor, None, None, ""
         self.upload = widgets.FileUpload(accept=",".join(sorted(SUFFIXES)), multiple=False,
                                          description="Radiograph")
         self.sex = widgets.ToggleButtons(options=[("not given", None), ("girl", "F"), ("boy", "M")],
@@ -40,13 +40,13 @@ class AssessRadiograph(widgets.VBox):
     ):
         "Read the chosen file and assess it"
         if not files: return
-        file, self.image = files[-1], None
+        file, self.opened = files[-1], None
         self.sex.value = None  # remove the choice for the previous file
         self.name = Path(file["name"]).name
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder)/f"radiograph{Path(self.name).suffix.lower()}"
             path.write_bytes(bytes(file["content"]))
-            try: self.image, self.header_sex = read_radiograph(path), read_dicom_sex(path)
+            try: self.opened = open_radiograph(path)
             except (ValueError, OSError, MemoryError) as error:
                 self._show_message(str(error).replace(str(path), self.name))
                 return
@@ -55,19 +55,19 @@ class AssessRadiograph(widgets.VBox):
     def assess(self):
         "Assess the radiograph with the chosen sex, or else with the sex in the DICOM header"
         from boneage.paper.figures import assessment_figure, format_assessment  # imports matplotlib
-        if self.image is None: return
-        sex = self.sex.value or self.header_sex
+        if self.opened is None: return
         self._show_message(f"{self.name}: assessing …")
         try:
             if self.assessor is None: self.assessor = load_assessor()
-            self.result = self.assessor.assess(self.image, sex)
-            png = io.BytesIO()
-            assessment_figure(self.image, self.result, sex, self.name).savefig(png, format="png", dpi=100)
+            self.result = self.assessor.assess(self.opened, self.sex.value)
+            sex, png = self.result.sex, io.BytesIO()
+            figure = assessment_figure(self.opened.image, self.result, sex, self.name)
+            figure.savefig(png, format="png", dpi=100)
         except (ValueError, RuntimeError) as error:
             self._show_message(f"{self.name}: {error}")
             return
         self.picture.value, self.picture.layout.display = png.getvalue(), None
-        source = ", from the DICOM header" if self.header_sex and not self.sex.value else ""
+        source = ", from the DICOM header" if self.result.sex_from == "DICOM header" else ""
         age = f"{format_assessment(self.result, sex)}{source}"
         self.message.value = f"<b>{html.escape(self.name)}</b>: {age}. Research use only."
 

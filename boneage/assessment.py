@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['MIN_GREY_RANGE', 'FOREARM_ROW', 'EDGE_WIDTH', 'MAX_CUT_LENGTH', 'MIN_MASK_QUALITY',
-           'MAX_SECOND_COMPONENT', 'REGISTRATION_LIMITS', 'MIN_RELIABLE_AGE', 'MATURE_AGE',
-           'NO_PREDICTION', 'Assessment', 'load_radiograph', 'weights_folder',
+           'MAX_SECOND_COMPONENT', 'REGISTRATION_LIMITS', 'MIN_HAND_LENGTH', 'MAX_HALF_WIDTH',
+           'MIN_RELIABLE_AGE', 'MATURE_AGE', 'NO_PREDICTION', 'MIN_HAND_CONFIDENCE', 'NO_HAND',
+           'Assessment', 'load_source', 'load_radiograph', 'choose_sex', 'weights_folder',
            'load_ensemble_rules', 'exposure_warnings', 'cut_warnings', 'mask_warnings',
-           'registration_warnings', 'age_warnings', 'check_output_type', 'Assessor',
-           'load_assessor', 'apply_tta', 'ModelPrediction', 'predict_with_members', 'AgePrediction',
-           'predict_bone_age', 'assess_image', 'add_growth']
+           'registration_warnings', 'detail_warnings', 'interval_warnings', 'age_warnings',
+           'check_output_type', 'Assessor', 'load_assessor', 'apply_tta', 'ModelPrediction',
+           'predict_with_members', 'AgePrediction', 'predict_bone_age', 'assess_image',
+           'add_growth']
 
 # %% ../nbs/assessing/20_assessment.ipynb #02
 import math
@@ -35,9 +37,10 @@ from boneage.ensembles import (
 from .geometry import transform, translation, warp, zoom_of
 from .inference import MONTHS, NetworkInput, OnnxNetwork, WeightsError, output_type, read_config
 from .keypoints import detect_key_points, tta_matrices
-from .radiographs import RadiographError, read_radiograph
+from .radiographs import RadiographError, RadiographFile, RadiographWarning, open_radiograph
 from boneage.registration import (
     FRAME_CAPITATE,
+    FRAME_TIP,
     KEY_POINTS,
     RegisteredRadiograph,
     find_region,
@@ -59,17 +62,20 @@ class Assessment:
     key_points: dict[str, tuple[float, float]]  # "middle_tip", "capitate", "thumb_tip": (x, y), pixels
     frame_from_image: np.ndarray                # 3×3, from the input's pixels to the 2080×1600 frame
     mirrored: bool                              # whether the thumb is on the left when the hand is upright
-    warnings: list[str] = field(default_factory=list)  # sentences; empty if nothing is doubtful
+    warnings: list[RadiographWarning] = field(default_factory=list)  # empty if nothing is doubtful
     confidence: float = math.nan                # registration confidence × mask quality; 0 without a hand
     distribution: np.ndarray|None = None        # (240,) probability of each month; None if a member has none
     growth: Any = None                          # a `Growth` if the child's age was given
+    sex: str|None = None                        # "M", "F", or None: networks for both sexes
+    sex_from: str|None = None                   # "given", "DICOM header" or None
 
 # %% ../nbs/assessing/20_assessment.ipynb #11
-def load_radiograph(
-    source:str|Path|np.ndarray,  # a file, or (H, W) of float in [0, 1] or uint8
-) -> np.ndarray:                 # (H, W) float32 in [0, 1]
-    "Read and check a radiograph; `RadiographError` when it can't be used"
-    if isinstance(source, (str, Path)): return read_radiograph(source)
+def load_source(
+    source:str|Path|np.ndarray|RadiographFile,  # a file, or (H, W) of float in [0, 1] or uint8
+) -> RadiographFile:                            # its image: (H, W) float32 in [0, 1]
+    "Read and check a radiograph, with sex and warnings of its file; `RadiographError` when it can't be used"
+    if isinstance(source, RadiographFile): return source
+    if isinstance(source, (str, Path)): return open_radiograph(source)
     image = np.asarray(source)
     if image.ndim != 2 or min(image.shape) < 2:
         raise RadiographError("A radiograph must be a grey image (H, W); "
@@ -79,7 +85,28 @@ def load_radiograph(
         raise RadiographError("A radiograph must have float values from 0 to 1, or uint8 values; "
                               f"got {image.dtype} from {image.min()} to {image.max()}.")
     if image.min() == image.max(): raise RadiographError("The image is a single flat grey: no radiograph.")
-    return image.astype(np.float32, copy=False)
+    return RadiographFile(image.astype(np.float32, copy=False))
+
+
+def load_radiograph(
+    source:str|Path|np.ndarray|RadiographFile,  # as for `load_source`
+) -> np.ndarray:                                # (H, W) float32 in [0, 1]
+    "Read and check the image of a radiograph; `RadiographError` when it can't be used"
+    return load_source(source).image
+
+# %% ../nbs/assessing/20_assessment.ipynb #field-sex
+def choose_sex(
+    given:str|None,  # "M", "F", "unknown", or None: not given
+    found:str|None,  # "M", "F" or None: in the DICOM header
+) -> tuple[str|None, str|None, list[RadiographWarning]]: # "M", "F" or None; its source; one warning, or none
+    "Choose the sex that selects the networks; its source is \"given\", \"DICOM header\" or None"
+    if given not in ("M", "F", "unknown", None):
+        raise ValueError(f'sex is "M", "F", "unknown" or None, not {given!r}.')
+    if given is None: return found, "DICOM header" if found else None, []
+    if given == "unknown": return None, "given", []
+    if found in (given, None): return given, "given", []
+    sentence = f"The sex in the DICOM header is {found}, but {given} was given and used."
+    return given, "given", [RadiographWarning(sentence, "sex")]
 
 # %% ../nbs/assessing/20_assessment.ipynb #16
 def weights_folder(
@@ -123,11 +150,12 @@ MIN_GREY_RANGE = 0.06  # least share of the grey range that a sufficiently expos
 
 def exposure_warnings(
     contrast:Contrast,
-) -> list[str]:  # one sentence, or none
+) -> list[RadiographWarning]:  # one, or none
     "Warn when the hand uses only a small part of the grey range"
     used = contrast.high - contrast.low
     if used >= MIN_GREY_RANGE: return []
-    return [f"The exposure is poor: the hand uses only {used:.0%} of the grey range."]
+    sentence = f"The exposure is poor: the hand uses only {used:.0%} of the grey range."
+    return [RadiographWarning(sentence, "exposure")]
 
 # %% ../nbs/assessing/20_assessment.ipynb #28
 FOREARM_ROW = FRAME_CAPITATE[1] + 200  # frame row below which the mask may reach the edge (forearm)
@@ -148,11 +176,12 @@ def _edge_pixels(mask):
 def cut_warnings(
     mask:np.ndarray,              # bool (H, W)
     frame_from_image:np.ndarray,  # 3×3
-) -> list[str]:                   # one sentence, or none
+) -> list[RadiographWarning]:     # one, or none
     "Warn when the hand touches the radiograph's edge above the forearm"
     rows = transform(_edge_pixels(mask), frame_from_image)[:, 1]
     length = (rows < FOREARM_ROW).sum() * zoom_of(frame_from_image)
-    return ["The hand is cut off at the radiograph's edge."] if length > MAX_CUT_LENGTH else []
+    cut = RadiographWarning("The hand is cut off at the radiograph's edge.", "cut")
+    return [cut] if length > MAX_CUT_LENGTH else []
 
 # %% ../nbs/assessing/20_assessment.ipynb #32
 MIN_MASK_QUALITY = 0.85     # a person should check a mask of lower quality
@@ -161,13 +190,15 @@ MAX_SECOND_COMPONENT = 0.1  # a larger second component may be a hand; share of 
 
 def mask_warnings(
     found:Segmentation,
-) -> list[str]:  # up to two sentences
+) -> list[RadiographWarning]:  # up to two
     "Warn when the outline is doubtful or when there may be a second hand"
     warnings = []
     if found.quality < MIN_MASK_QUALITY:
-        warnings.append(f"The outline of the hand is doubtful (quality {found.quality:.2f}).")
+        sentence = f"The outline of the hand is doubtful (quality {found.quality:.2f})."
+        warnings.append(RadiographWarning(sentence, "outline"))
     if found.second_component > MAX_SECOND_COMPONENT:
-        warnings.append("There may be more than one hand on the radiograph: only the largest was assessed.")
+        sentence = "There may be more than one hand on the radiograph: only the largest was assessed."
+        warnings.append(RadiographWarning(sentence, "second-hand"))
     return warnings
 
 # %% ../nbs/assessing/20_assessment.ipynb #36
@@ -175,34 +206,62 @@ REGISTRATION_LIMITS = (0.8, 0.06)  # lowest confidence and largest displacement 
 
 
 def registration_warnings(
-    confidence:float,    # from `registration_confidence`
-    displacement:float,  # how far the last pass moved the points, share of the hand's length
-) -> list[str]:          # one sentence, or none
+    confidence:float,           # from `registration_confidence`
+    displacement:float,         # how far the last pass moved the points, share of the hand's length
+) -> list[RadiographWarning]:   # one, or none
     "Warn when the key points are implausible or have not converged"
     if confidence < REGISTRATION_LIMITS[0]:
-        return ["The registration is doubtful: "
-                f"the key points have implausible proportions (confidence {confidence:.2f})."]
-    if displacement > REGISTRATION_LIMITS[1]:
-        return ["The registration is doubtful: "
-                f"two passes of the key-point detector differ by {displacement:.0%} of the hand's length."]
-    return []
+        reason = f"the key points have implausible proportions (confidence {confidence:.2f})"
+    elif displacement > REGISTRATION_LIMITS[1]:
+        reason = f"two passes of the key-point detector differ by {displacement:.0%} of the hand's length"
+    else: return []
+    return [RadiographWarning(f"The registration is doubtful: {reason}.", "registration")]
+
+# %% ../nbs/assessing/20_assessment.ipynb #field-detail
+MIN_HAND_LENGTH = 100  # pixels of the image from the middle fingertip to the capitate
+MAX_HALF_WIDTH = 30    # months; a 90 % interval of a larger half width is unusual
+
+
+def detail_warnings(
+    frame_from_image:np.ndarray,  # 3×3
+) -> list[RadiographWarning]:     # one, or none
+    "Warn when the hand has few pixels"
+    length = (FRAME_CAPITATE[1] - FRAME_TIP[1]) / zoom_of(frame_from_image)
+    if length >= MIN_HAND_LENGTH: return []
+    sentence = (f"The resolution is low: the hand has only {length:.0f} pixels from the middle fingertip to "
+                "the capitate, and the bone age may be wrong by many months.")
+    return [RadiographWarning(sentence, "resolution")]
+
+
+def interval_warnings(
+    interval:tuple[float, float],  # 90 % interval, months
+) -> list[RadiographWarning]:      # one, or none
+    "Warn when the interval is wide, as it is for an image without detail"
+    half = (interval[1] - interval[0]) / 2
+    if not half > MAX_HALF_WIDTH: return []
+    sentence = (f"The bone age is uncertain: the interval is as wide as ±{half:.0f} months. "
+                "The image may lack detail.")
+    return [RadiographWarning(sentence, "interval")]
 
 # %% ../nbs/assessing/20_assessment.ipynb #40
 MIN_RELIABLE_AGE = 24                           # months; few training radiographs have a lower bone age
-MATURE_AGE = {"M": 202, "F": 181, "none": 202}  # predicted months from which a hand may be an adult's
+MATURE_AGE = {"M": 202, "F": 181, "none": 189}  # months that are predicted for an adult's hand
 
 
 def age_warnings(
     months:float,
-    sex:str|None = None,  # "M", "F" or None
-) -> list[str]:           # one sentence, or none
+    sex:str|None = None,        # "M", "F" or None
+    upper:float = -math.inf,    # upper end of the interval, if it is of the usual width
+) -> list[RadiographWarning]:   # one, or none
     "Warn when a bone age is near the ends of the training data"
     if months < MIN_RELIABLE_AGE:
-        return [f"The bone age is below {MIN_RELIABLE_AGE} months, where there is little training data: "
-                "the true bone age of an infant may be lower."]
-    if months >= MATURE_AGE[sex or "none"]:
-        return ["The hand is mature or nearly mature: the networks predict the same bone age for adults, "
-                "so the true bone age may be higher."]
+        sentence = (f"The bone age is below {MIN_RELIABLE_AGE} months, where there is little training data: "
+                    "the true bone age of an infant may be lower.")
+        return [RadiographWarning(sentence, "age-range")]
+    if max(months, upper) >= MATURE_AGE[sex or "none"]:
+        sentence = ("The hand may be mature or nearly mature: the networks predict the same bone age for "
+                    "adults, so the true bone age may be higher.")
+        return [RadiographWarning(sentence, "age-range")]
     return []
 
 # %% ../nbs/assessing/20_assessment.ipynb #44
@@ -262,18 +321,24 @@ class Assessor:
 
     def assess(
         self,
-        source:str|Path|np.ndarray,  # a file, or (H, W) of float in [0, 1] or uint8
-        sex:str|None = None,         # "M", "F", or None if unknown
+        source:str|Path|np.ndarray|RadiographFile,  # a file, or (H, W) of float in [0, 1] or uint8
+        sex:str|None = None,         # "M", "F", "unknown", or None: the one in a DICOM file's header, if any
         age:float|None = None,       # chronological, months; then the result has `growth`
         height_cm:float|None = None, # today; then `growth` has the adult height
         sds_table:str = "brush",     # or "greulich-pyle"
     ) -> Assessment:
         "Assess one radiograph; `ValueError` only when the image, the sex, the age or the height is not valid"
-        if sex not in ("M", "F", None): raise ValueError(f'sex is "M", "F" or None, not {sex!r}.')
-        if age is None and height_cm is None: return assess_image(load_radiograph(source), sex, self)
-        from boneage.growth import check_child
-        check_child(age, height_cm, sds_table)
-        return add_growth(assess_image(load_radiograph(source), sex, self), sex, age, height_cm, sds_table)
+        choose_sex(sex, None)  # raises an error for a wrong sex before the file is read
+        grows = age is not None or height_cm is not None
+        if grows:
+            from boneage.growth import check_child
+            check_child(age, height_cm, sds_table)
+        opened = load_source(source)
+        sex, sex_from, warnings = choose_sex(sex, opened.sex)
+        result = assess_image(opened.image, sex, self)
+        result = replace(result, sex=sex, sex_from=sex_from,
+                         warnings=[*opened.warnings, *warnings, *result.warnings])
+        return add_growth(result, sex, age, height_cm, sds_table) if grows else result
 
 # %% ../nbs/assessing/20_assessment.ipynb #52
 def load_assessor(
@@ -361,7 +426,7 @@ class AgePrediction:
     months: float                         # NaN without bone-age models
     interval: tuple[float, float]         # 90 % interval, months
     regions: dict[str, float]             # months by region
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[RadiographWarning, ...] = ()
     distribution: np.ndarray|None = None  # (240,) if every member predicts one, else None
 
 
@@ -377,16 +442,21 @@ def predict_bone_age(
     key = sex if sex in assessor.rules else "none"
     rule = assessor.rules.get(key)
     if rule is None:
-        return replace(NO_PREDICTION, warnings=("There are no bone-age weights for this radiograph: "
-                                                "only mask, key points and frame are computed.",))
+        sentence = ("There are no bone-age weights for this radiograph: "
+                    "only mask, key points and frame are computed.")
+        return replace(NO_PREDICTION, warnings=(RadiographWarning(sentence, "weights"),))
     predictions = predict_with_members(assessor, rule.members, None if key == "none" else key, radiograph)
     months = float(np.clip(ensemble_mean([[part.months] for part in predictions], rule)[0], 0, MONTHS))
     distribution = _ensemble_distribution(predictions, rule, assessor.folder)
-    interval, warnings = _interval(months, distribution, rule), age_warnings(months, sex)
+    interval = _interval(months, distribution, rule)
+    wide = interval_warnings(interval)
+    warnings = wide + age_warnings(months, sex, -math.inf if wide else interval[1])
     if not math.isfinite(rule.half_width):
-        warnings.append("There is no interval: these models have no ensembles.json.")
+        warnings.append(RadiographWarning("There is no interval: these models have no ensembles.json.",
+                                          "weights"))
     if sex and key == "none":
-        warnings.append(f'There are no models for sex "{sex}": those for both sexes were used.')
+        sentence = f'There are no models for sex "{sex}": those for both sexes were used.'
+        warnings.append(RadiographWarning(sentence, "weights"))
     return AgePrediction(months, interval, _region_means(predictions), tuple(warnings), distribution)
 
 
@@ -414,6 +484,10 @@ def _region_means(predictions):
             for name, months in by_region.items()}
 
 # %% ../nbs/assessing/20_assessment.ipynb #69
+MIN_HAND_CONFIDENCE = 0.3  # with a lower confidence, the image shows no hand
+NO_HAND = RadiographWarning("No hand was found.", "no-hand")
+
+
 def assess_image(
     image:np.ndarray,   # (H, W) float32 in [0, 1]
     sex:str|None,       # "M", "F" or None
@@ -424,19 +498,21 @@ def assess_image(
     prediction, confidence = NO_PREDICTION, 0.0
     found = segment(image, *assessor.network("segmentation"))
     mask = found.mask
-    if not mask.any(): warnings = ["No hand was found."]
+    if not mask.any(): warnings = [NO_HAND]
     else:
         contrast = measure_contrast(image, mask)
         detection = detect_key_points(image, mask, contrast, *assessor.network("keypoints"))
         points, warnings = detection.points, exposure_warnings(contrast) + mask_warnings(found)
         try: frame, mirrored = frame_from_key_points(points)
-        except ValueError as error: warnings.append(str(error))
+        except ValueError as error: warnings.append(RadiographWarning(str(error), "registration"))
         else:
             plausible = registration_confidence(points, mask)
+            confidence = plausible * found.quality
             warnings += registration_warnings(plausible, detection.pass_displacement)
-            warnings += cut_warnings(mask, frame)
+            warnings += cut_warnings(mask, frame) + detail_warnings(frame)
             radiograph = RegisteredRadiograph(image, mask, contrast, frame)
-            prediction, confidence = predict_bone_age(assessor, sex, radiograph), plausible * found.quality
+            if confidence >= MIN_HAND_CONFIDENCE: prediction = predict_bone_age(assessor, sex, radiograph)
+        if confidence < MIN_HAND_CONFIDENCE: warnings.insert(0, NO_HAND)
     key_points = dict(zip(KEY_POINTS, map(tuple, points.tolist())))
     return Assessment(prediction.months, prediction.interval, dict(prediction.regions), mask, key_points,
                       frame, mirrored, [*warnings, *prediction.warnings], confidence, prediction.distribution)

@@ -98,7 +98,7 @@ def test_points_follow_the_hand(assessor, radiograph):
 
 def test_mirrored_hand_is_registered(models, radiograph, tmp_path):
     copy = write_tiny_models(tmp_path)
-    save_network(copy/"keypoints", *constant_key_point_network([[50.0, 6.0], [50.0, 100.0], [3.0, 52.0]]))
+    save_network(copy/"keypoints", *constant_key_point_network([[53.8, 12.6], [50.6, 92.5], [16.3, 54.7]]))
     result = load_assessor(tmp_path).assess(radiograph)
     assert result.mirrored is True and is_mirrored(result.frame_from_image)
     assert transform(points_of(result), result.frame_from_image)[2, 0] > FRAME_TIP[0]
@@ -211,7 +211,8 @@ def test_invalid_image_raises_one_sentence(assessor, source, sentence):
 
 @pytest.mark.parametrize("sex", ["m", "female", "", 1, True])
 def test_invalid_sex_is_rejected(assessor, radiograph, sex):
-    with pytest.raises(ValueError, match='sex is "M", "F" or None'): assessor.assess(radiograph, sex)
+    with pytest.raises(ValueError, match='sex is "M", "F", "unknown" or None'):
+        assessor.assess(radiograph, sex)
 
 
 def test_missing_and_damaged_weights_raise_one_sentence(radiograph, tmp_path):

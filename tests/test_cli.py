@@ -82,7 +82,7 @@ def test_damaged_files_are_reported_and_skipped(radiographs, models, image, tmp_
                           "--weights", models)
     assert code == 1 and out.count("bone age") == 3
     lines = err.splitlines()
-    assert len(lines) == 5 and "Traceback" not in err
+    assert len(lines) == 6 and lines[-1] == "3 of 7 radiographs were assessed." and "Traceback" not in err
     for name in ("empty.png", "cut.png", "text.jpg", "flat.png", "absent.png"):
         assert sum(name in line for line in lines) == 1, name
     with table.open() as file: rows = list(csv.DictReader(file))

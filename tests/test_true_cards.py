@@ -316,7 +316,7 @@ LIMITS = {  # warning: function of a value, the last value without and the first
     "infant": (age_warnings, 24.0, 23.9),
     "boy": (lambda v: age_warnings(v, "M"), 201.9, 202.0),
     "girl": (lambda v: age_warnings(v, "F"), 180.9, 181.0),
-    "unknown sex": (age_warnings, 201.9, 202.0),
+    "unknown sex": (age_warnings, 188.9, 189.0),
 }
 
 

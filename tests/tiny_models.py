@@ -9,7 +9,7 @@ import torch
 from boneage.ensembles import EnsembleRule, write_ensemble_rules
 from boneage.networks import build_network, save_network, scaled_from_months
 
-DEFAULT_POINTS = [[50.0, 6.0], [50.0, 100.0], [97.0, 52.0]]  # middle tip, capitate, thumb tip: pixels
+DEFAULT_POINTS = [[46.2, 12.6], [49.4, 92.5], [83.7, 54.7]]  # middle tip, capitate, thumb tip: pixels
 HAND, CARPALS = "registered-hand-both-regression", "registered-carpals-both-classification"
 FEMALE_HAND, MALE_METACARPALS = "registered-hand-female-regression", "registered-metacarpals-male-regression"
 AGES = {HAND: 100.0, CARPALS: 120.0, FEMALE_HAND: 80.0, MALE_METACARPALS: 150.0,

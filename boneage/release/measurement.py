@@ -61,11 +61,11 @@ def assess_new_radiographs(
     "Assess radiographs with and without the child's sex"
     def assess(radiograph):
         rows = []
-        for sex in (radiograph.sex, None):
+        for sex in (radiograph.sex, "unknown"):  # whatever a DICOM header contains
             found = assessor.assess(radiograph.path, sex)
             low, high = found.interval_months
             rows.append(dict(id=radiograph.id, sex=radiograph.sex, bone_age=radiograph.bone_age,
-                             sex_known=sex is not None, predicted=found.bone_age_months, low=low, high=high))
+                             sex_known=sex != "unknown", predicted=found.bone_age_months, low=low, high=high))
         return rows
     results = map_in_parallel(assess, list(cohort.itertuples()), label="new radiographs")
     return pd.DataFrame([row for _, rows in results for row in result_or_raise(rows)])

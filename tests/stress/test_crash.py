@@ -407,12 +407,13 @@ def test_assessment_on_a_full_disk(output, disk, tmp_path):
     models, place = write_tiny_models(tmp_path/"run"), disk(2**20)
     radiograph = write_radiograph(tmp_path/"hand.png", make_phantom(3, 1, defects={}).image)
     target, ages = place/("ages.csv" if output == "--csv" else "figures"), place/"ages.csv"
-    ages.write_text("an older table\n")
+    older = ("an older table\n"*999)[:8192]  # fills its blocks, so that no row has space in them
+    ages.write_text(older)
     with pytest.raises(OSError), open(place/"filler", "wb", buffering=0) as filler:
         while True: filler.write(bytes(4096))
     done = assess(radiograph, "--weights", models.parent, output, target)
     assert done.exit_code == 1 and "bone age" in done.stdout
-    assert is_clear(done.stderr) and (target.name in done.stderr) and ages.read_text() == "an older table\n"
+    assert is_clear(done.stderr) and (target.name in done.stderr) and ages.read_text() == older
     assert sorted(path.name for path in place.rglob("*") if path.is_file()) == ["ages.csv", "filler"]
     (place/"filler").unlink()
     assert assess(radiograph, "--weights", models.parent, output, target).exit_code == 0

@@ -27,7 +27,6 @@ from hypothesis import strategies as st
 from measure import machine, write_section
 from torch import nn
 
-from boneage.batches import read_sexes
 from boneage.datasets.annotations import (
     POINT_COLUMNS,
     Annotation,
@@ -44,6 +43,7 @@ from boneage.ensembles import EnsembleRule, EnsembleRuleError, read_ensemble_rul
 from boneage.inference import OnnxNetwork, WeightsError, read_config
 from boneage.networks import load_network
 from boneage.radiographs import RadiographError, read_dicom_sex, read_mask, read_radiograph
+from boneage.sexes import read_sexes
 from boneage.training.core import Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
 from boneage.training.mining import MaskCandidate, read_decisions
 from boneage.training.review import DecisionLog, read_candidates, write_candidates
@@ -341,7 +341,7 @@ def are_review_labels(found):
     return all(len(key) == 2 and label in DecisionLog.REVIEW_LABELS for key, label in found.items())
 
 
-def are_sexes(found): return set(found.values()) <= {"M", "F"}
+def are_sexes(found): return set(found.values()) <= {"M", "F", None}
 
 
 # ------------------------------------------------------------------ readers

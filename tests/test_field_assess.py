@@ -1,0 +1,296 @@
+"`boneage assess` on the files, folders, tables and destinations that people have"
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+from conftest import command
+from test_cli import call
+from tiny_models import write_tiny_models
+
+from boneage.assessment import load_assessor
+from boneage.radiographs import RadiographWarning, open_radiograph, write_radiograph
+from boneage.synthetic.phantoms import make_phantom
+
+pytest.importorskip("pydicom")
+from test_radiographs import as_bits, dicom, save_dicom  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return write_tiny_models(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def image():
+    return make_phantom(3, 1, shape=(300, 240), defects={}).image
+
+
+def hospital(folder, image):
+    "Two patients whose files have the same name"
+    for name, sex in (("anna", "F"), ("ben", "M")):
+        (folder/name).mkdir(parents=True)
+        save_dicom(folder/name/"00001.dcm", dicom(as_bits(image/255, 12), BitsStored=12, PatientSex=sex))
+    return folder
+
+
+def assessed(*arguments):
+    "Exit code, records by path, standard error"
+    code, out, err = call("assess", *arguments, "--json")
+    return code, {record["path"]: record for record in json.loads(out or "[]")}, err
+
+
+# ------------------------------------------------------------------ the sex
+
+def test_a_path_in_the_table_reaches_its_own_child_only(tmp_path, models, image):
+    folder = hospital(tmp_path/"dup", image)
+    (tmp_path/"one.csv").write_text("path,sex\nanna/00001.dcm,F\n")
+    code, records, err = assessed(folder, "--sexes", tmp_path/"one.csv", "--weights", models)
+    found = {path: (record["sex"], record["sex_from"]) for path, record in records.items()}
+    assert code == 0 and found == {str(folder/"anna"/"00001.dcm"): ("F", "table"),
+                                   str(folder/"ben"/"00001.dcm"): ("M", "DICOM header")}
+    assert "1 of 1 rows fit a radiograph; 1 of 2 radiographs have no row" in err
+    (tmp_path/"both.csv").write_text("Path;Sex\nanna\\00001.dcm;F\nben\\00001.dcm;M\n", "utf-16")
+    assert assessed(folder, "--sexes", tmp_path/"both.csv", "--weights", models)[0] == 0
+
+
+@pytest.mark.parametrize("row", ["00001.dcm", "00001", "00001.DCM"])
+def test_a_bare_name_that_fits_several_files_is_refused(tmp_path, models, image, row):
+    folder = hospital(tmp_path/"dup", image)
+    (tmp_path/"bare.csv").write_text(f"id,sex\n{row},F\n")
+    code, out, err = call("assess", folder, "--sexes", tmp_path/"bare.csv", "--weights", models)
+    assert (code, out) == (2, "") and "fits several files" in err
+    assert "anna/00001.dcm" in err and "ben/00001.dcm" in err
+
+
+def test_a_table_against_the_header_is_warned_of(tmp_path, models, image):
+    folder = hospital(tmp_path/"dup", image)
+    (tmp_path/"swapped.csv").write_text("path,sex\nanna/00001.dcm,M\nben/00001.dcm,M\n")
+    _, records, _ = assessed(folder, "--sexes", tmp_path/"swapped.csv", "--weights", models)
+    anna, ben = (records[str(folder/name/"00001.dcm")] for name in ("anna", "ben"))
+    assert [anna["sex"], "sex" in anna["warning_codes"]] == ["M", True]
+    assert any("header is F, but M was given" in warning for warning in anna["warnings"])
+    assert "sex" not in ben["warning_codes"]
+
+
+def test_a_table_that_fits_no_file_is_reported(tmp_path, models, image):
+    write_radiograph(tmp_path/"hands"/"1.png", image)
+    (tmp_path/"none.csv").write_text("id,sex\nnobody,F\n")
+    code, records, err = assessed(tmp_path/"hands", "--sexes", tmp_path/"none.csv", "--weights", models)
+    assert code == 1 and len(records) == 1 and "0 of 1 rows fit a radiograph" in err
+
+
+def test_macos_names_letter_case_and_blank_cells(tmp_path, models, image):
+    for name in ("Zoe\u0308.png", "HAND.PNG", "blank.png"): write_radiograph(tmp_path/"hands"/name, image)
+    (tmp_path/"sexes.csv").write_text("file,sex\nZoë.png,F\n\nhand.png,M\nblank.png,\n")
+    code, records, _ = assessed(tmp_path/"hands", "--sexes", tmp_path/"sexes.csv", "--weights", models)
+    sexes = {os.path.basename(path): record["sex"] for path, record in records.items()}
+    assert code == 0 and sexes == {"Zoe\u0308.png": "F", "HAND.PNG": "M", "blank.png": None}
+
+
+def test_python_and_the_command_agree_on_the_sex(tmp_path, models, image):
+    path = hospital(tmp_path/"dup", image)/"anna"/"00001.dcm"
+    assessor = load_assessor(models, device="cpu")
+    for given, option in ((None, ()), ("M", ("--sex", "m")), ("unknown", ("--sex", "unknown"))):
+        result = assessor.assess(path, given)
+        record = assessed(path, *option, "--weights", models)[1][str(path)]
+        assert record["bone_age_months"] == result.bone_age_months
+        assert [record["sex"], record["sex_from"]] == [result.sex, result.sex_from]
+        assert record["warning_codes"] == [warning.code for warning in result.warnings]
+    assert assessor.assess(path).sex == "F"
+    assert assessor.assess(path, "unknown").bone_age_months == assessor.assess(image).bone_age_months
+
+
+# ------------------------------------------------------------------ nothing is lost
+
+def trouble(folder, image):
+    "Fifty files, one of each kind of trouble: good ones, bad ones, those to pass over"
+    twelve, png = as_bits(image/255, 12), cv2.imencode(".png", image)[1].tobytes()
+    jpeg, whole = cv2.imencode(".jpg", image)[1].tobytes(), io.BytesIO()
+    dicom(twelve, BitsStored=12, PatientSex="F").save_as(whole, enforce_file_format=True)
+    good = {f"good{number}.png": png for number in range(14)}
+    good |= {"IM0001": whole.getvalue(), "SUBJ.CR.HAND.IMA": whole.getvalue(), "hand.jfif": jpeg,
+             "Doe^Jane 1.5.2010 Hand": whole.getvalue(), "wrong.tif": jpeg, "手.png": png,
+             os.fsdecode("Müller.png".encode("latin-1")): png, "a\nb.png": png, "sub/1.png": png}
+    bad = {f"cut{number}.png": png[:number*100 + 50] for number in range(12)}
+    bad |= {"empty.png": b"", "text.jpg": b"no image", "short.dcm": whole.getvalue()[:900],
+            "flat.png": cv2.imencode(".png", image*0)[1].tobytes()}
+    passed = {"DICOMDIR": whole.getvalue(), "notes.txt": b"no", "table.csv": b"a,b", ".hidden.png": png,
+              "archive.zip": b"PK\3\4"}
+    for name, content in (good | bad | passed).items():
+        (folder/name).parent.mkdir(parents=True, exist_ok=True)
+        (folder/name).write_bytes(content)
+    (folder/"linked").symlink_to(folder.parent/"elsewhere")
+    (folder.parent/"elsewhere").mkdir()
+    (folder.parent/"elsewhere"/"far.png").write_bytes(png)
+    (folder/"gone.png").symlink_to(folder/"absent")
+    return [*good, "linked/far.png"], [*bad, "gone.png"], passed
+
+
+def escaped(name: str) -> str:
+    return name.replace("\n", "\\n").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory, models, image):
+    "A folder of trouble, its names by kind, and what the command makes of it, as a process"
+    folder = tmp_path_factory.mktemp("troubled")/"hands"
+    names = trouble(folder, image)
+    table = folder.parent/"ages.csv"
+    done = subprocess.run(command("assess", folder, "--csv", table, "--weights", models),
+                          capture_output=True, timeout=200)
+    return folder, names, table, done
+
+
+def rows_of(table) -> list[dict]: return list(csv.DictReader(io.StringIO(table.read_text("utf-8"))))
+
+
+def test_every_good_file_has_a_row_and_every_bad_one_a_sentence(troubled):
+    folder, (good, bad, passed), table, done = troubled
+    err = done.stderr.decode()
+    assert done.returncode == 1 and "Traceback" not in err
+    assert sorted(row["path"] for row in rows_of(table)) == sorted(escaped(f"{folder}/{n}") for n in good)
+    for name in bad: assert sum(f"{folder}/{name}" in line for line in err.splitlines()) == 1, name
+    counted, = [line for line in err.splitlines() if "passed over" in line]
+    assert counted.startswith(f"{len(passed)} files were passed over")
+    assert all(name in counted for name in passed)
+    assert f"{len(good)} of {len(good) + len(bad)} radiographs were assessed." in err
+    assert "M\\xfcller.png" in done.stdout.decode() and "a\\nb.png" in done.stdout.decode()
+
+
+def test_figures_in_the_folder_are_not_assessed_again(tmp_path, models, image):
+    name = os.fsdecode("é.png".encode("latin-1"))
+    write_radiograph(tmp_path/name, image)
+    first = call("assess", tmp_path, "--save-figure", tmp_path, "--weights", models)
+    second = call("assess", tmp_path, "--json", "--weights", models)
+    assert first[0] == second[0] == 0 and len(list(tmp_path.iterdir())) == 2
+    assert len(json.loads(second[1])) == 1 and "figure of an assessment" in second[2]
+
+
+def test_an_unreadable_folder_is_a_problem(tmp_path, models, image, monkeypatch):
+    for name in ("1.png", "locked/2.png"): write_radiograph(tmp_path/"hands"/name, image)
+    scandir = os.scandir
+    def locked(folder):
+        if str(folder).endswith("locked"): raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+    monkeypatch.setattr("os.scandir", locked)
+    code, records, err = assessed(tmp_path/"hands", "--weights", models)
+    assert code == 1 and len(records) == 1 and "locked: Permission denied." in err
+
+
+# ------------------------------------------------------------------ destinations
+
+def test_rows_are_written_through_links_and_into_pipes(tmp_path, models, image):
+    write_radiograph(tmp_path/"1.png", image)
+    (tmp_path/"target.csv").write_text("old\n"*99)
+    (tmp_path/"link.csv").symlink_to(tmp_path/"target.csv")
+    assert call("assess", tmp_path/"1.png", "--csv", tmp_path/"link.csv", "--weights", models)[0] == 0
+    assert (tmp_path/"link.csv").is_symlink() and len(rows_of(tmp_path/"target.csv")) == 1
+    os.mkfifo(tmp_path/"pipe")
+    read = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path/"pipe").read_text()))
+    reader.start()
+    assert call("assess", tmp_path/"1.png", "--csv", tmp_path/"pipe", "--weights", models)[0] == 0
+    reader.join(20)
+    assert read[0].count("\n") == 2 and not (tmp_path/"pipe").is_file()
+    assert call("assess", tmp_path/"1.png", "--csv", os.devnull, "--weights", models)[0] == 0
+    assert not os.path.isfile(os.devnull)
+    code, out, _ = call("assess", tmp_path/"1.png", "--csv", "-", "--weights", models)
+    assert code == 0 and out.startswith("path,sex,") and out.count("\n") == 2
+
+
+def test_destinations_are_checked_first(tmp_path, image):
+    write_radiograph(tmp_path/"1.png", image)
+    (tmp_path/"kept.csv").write_text("old\n")
+    (tmp_path/"kept.csv").chmod(0o444)
+    for out, sentence in ((tmp_path/"kept.csv", "it is read-only"), (tmp_path, "is a folder"),
+                          (tmp_path/"1.png"/"ages.csv", "can't be written")):
+        code, _, err = call("assess", tmp_path/"1.png", "--csv", out, "--weights", "absent")
+        assert code in (1, 2) and sentence in err and "weights" not in err and len(err.splitlines()) == 1
+    assert (tmp_path/"kept.csv").read_text() == "old\n"
+
+
+def test_a_run_without_weights_keeps_the_old_table(tmp_path, image):
+    write_radiograph(tmp_path/"1.png", image)
+    (tmp_path/"ages.csv").write_text("old\n")
+    assert call("assess", tmp_path/"1.png", "--csv", tmp_path/"ages.csv", "--weights", "absent")[0] == 2
+    assert (tmp_path/"ages.csv").read_text() == "old\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_full_disk_is_a_sentence(tmp_path, models, image):
+    write_radiograph(tmp_path/"1.png", image)
+    code, _, err = call("assess", tmp_path/"1.png", "--csv", "/dev/full", "--weights", models)
+    assert code == 1 and err == "/dev/full can't be written: No space left on device.\n"
+
+
+SLOW = """
+import sys, time
+from boneage.assessment import Assessor
+from boneage.cli import app
+assess = Assessor.assess
+def slow(self, *arguments, **options):
+    time.sleep(0.3)
+    return assess(self, *arguments, **options)
+Assessor.assess = slow
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_is_resumed(tmp_path, models, image, stop):
+    for number in range(5): write_radiograph(tmp_path/"hands"/f"{number}.png", image)
+    arguments = ["assess", str(tmp_path/"hands"), "--csv", str(tmp_path/"ages.csv"), "--weights", str(models)]
+    child = subprocess.Popen([sys.executable, "-c", SLOW, *arguments], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
+    deadline = time.time() + 60
+    while time.time() < deadline and not (tmp_path/"ages.csv").exists(): time.sleep(0.02)
+    while time.time() < deadline and (tmp_path/"ages.csv").read_text().count("\n") < 3: time.sleep(0.02)
+    child.send_signal(stop)
+    child.wait(30)
+    rows = rows_of(tmp_path/"ages.csv")
+    assert 2 <= len(rows) < 5 and child.returncode != 0
+    with (tmp_path/"ages.csv").open("a") as file: file.write(f"{tmp_path}/hands/4.png,,,1")  # a row cut off
+    code, out, err = call(*arguments, "--resume")
+    assert code == 0 and f"{len(rows)} of 5 radiographs are in" in err
+    assert out.count("bone age") == 5 - len(rows)
+    again = rows_of(tmp_path/"ages.csv")
+    assert again[:len(rows)] == rows and len({row["path"] for row in again}) == len(again) == 5
+    assert call(*arguments, "--resume")[0] == 0 and len(rows_of(tmp_path/"ages.csv")) == 5
+
+
+def test_json_lines_and_standard_input(tmp_path, models, image):
+    for name in ("1.png", "two words.png"): write_radiograph(tmp_path/name, image)
+    listed = "".join(f"{tmp_path}/{name}\n" for name in ("1.png", "two words.png"))
+    def piped(content, *options):
+        return subprocess.run(command("assess", "-", "--weights", models, *options), input=content,
+                              capture_output=True, timeout=100)
+    done = piped(listed.encode(), "--jsonl")
+    paths = [json.loads(line)["path"] for line in done.stdout.splitlines()]
+    assert done.returncode == 0 and paths == listed.splitlines()
+    done = piped((tmp_path/"1.png").read_bytes(), "--json")
+    assert [record["path"] for record in json.loads(done.stdout)] == ["-"]
+    assert piped(b"\x89PNG\r\n\x1a\n damaged").stderr.startswith(b"- is a")
+
+
+# ------------------------------------------------------------------ warnings
+
+def test_warnings_have_codes_everywhere(tmp_path, models, image):
+    header = dicom(as_bits(image/255, 12), BitsStored=12, WindowWidth=None, WindowCenter=None)
+    path = save_dicom(tmp_path/"hand.dcm", header)
+    result = load_assessor(models, device="cpu").assess(open_radiograph(path))
+    codes = [warning.code for warning in result.warnings]
+    assert {"header", "registration"} <= set(codes)
+    assert all(type(warning) is RadiographWarning for warning in result.warnings)
+    _, records, _ = assessed(path, "--csv", tmp_path/"ages.csv", "--weights", models)
+    row, = rows_of(tmp_path/"ages.csv")
+    assert records[str(path)]["warning_codes"] == codes == row["warning_codes"].split()
+    assert np.isclose(float(row["confidence"]), result.confidence, rtol=1e-4)

@@ -1,0 +1,260 @@
+"Files as people have them: wrong headers, several pages, damage inside, odd names"
+import io
+import struct
+
+import cv2
+import numpy as np
+import pytest
+
+from boneage.radiographs import (
+    FIGURE_MARK,
+    RadiographError,
+    find_radiographs,
+    open_radiograph,
+    read_dicom_sex,
+    read_radiograph,
+)
+
+pydicom = pytest.importorskip("pydicom")
+from pydicom.dataset import Dataset  # noqa: E402
+from pydicom.encaps import encapsulate  # noqa: E402
+from pydicom.uid import JPEGLSLossless  # noqa: E402
+from test_radiographs import as_bits, dicom, radiograph, save, save_dicom, write_tiff  # noqa: E402, F401
+
+
+def codes(path) -> list[str]: return [warning.code for warning in open_radiograph(path).warnings]
+
+
+# ------------------------------------------------------------------ headers
+
+EMPTY_OR_WRONG = {
+    "empty rescaling": dict(RescaleSlope=None, RescaleIntercept=None),
+    "slope of zero": dict(RescaleSlope=0, RescaleIntercept=0),
+    "slope alone": dict(RescaleSlope=2),
+    "huge slope": dict(RescaleSlope="1e308", RescaleIntercept="0"),
+    "empty window": dict(WindowCenter=None, WindowWidth=None),
+    "window without width": dict(WindowCenter=2048),
+    "width of zero": dict(WindowCenter=2048, WindowWidth=0),
+    "negative width": dict(WindowCenter=2048, WindowWidth=-100),
+    "first window wrong": dict(WindowCenter=[5, 2048], WindowWidth=[0, 4096]),
+    "window beside the pixels": dict(WindowCenter=-9000, WindowWidth=100),
+    "empty function": dict(WindowCenter=2048, WindowWidth=4096, VOILUTFunction=""),
+    "unknown function": dict(WindowCenter=2048, WindowWidth=4096, VOILUTFunction="CUBIC"),
+    "empty tables": dict(VOILUTSequence=[], ModalityLUTSequence=[]),
+    "table without data": dict(VOILUTSequence=[Dataset()]),
+    "no bits stored": dict(BitsStored=None),
+    "more bits stored than allocated": dict(BitsStored=17),
+    "fewer bits stored than used": dict(BitsStored=10),
+    "no bits allocated": dict(BitsAllocated=None),
+    "no samples": dict(SamplesPerPixel=None),
+    "no representation": dict(PixelRepresentation=None),
+    "no photometric interpretation": dict(PhotometricInterpretation=None),
+    "photometric interpretation in small letters": dict(PhotometricInterpretation="Monochrome2"),
+    "unknown photometric interpretation": dict(PhotometricInterpretation="GREY"),
+}
+
+
+def written(path, header):
+    "Write a data set whose entries may be wrong"
+    if not isinstance(header.BitsStored, int): del header.HighBit
+    header.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+@pytest.mark.parametrize("entries", EMPTY_OR_WRONG.values(), ids=EMPTY_OR_WRONG)
+def test_wrong_headers_around_good_pixels(tmp_path, radiograph, entries):  # noqa: F811
+    "Viewers ignore such entries; the whole range is displayed"
+    header = dicom(as_bits(radiograph, 12), BitsStored=12)
+    for name, value in entries.items(): setattr(header, name, value)
+    path = written(tmp_path/"hand.dcm", header)
+    np.testing.assert_allclose(read_radiograph(path), radiograph, atol=1e-3)
+    assert set(codes(path)) == {"header"}
+
+
+def test_decimal_commas_in_a_window(tmp_path, radiograph):  # noqa: F811
+    header = dicom(as_bits(radiograph, 12), BitsStored=12, WindowCenter=1024.5, WindowWidth=2048.5)
+    right = read_radiograph(path := save_dicom(tmp_path/"hand.dcm", header))
+    path.write_bytes(path.read_bytes().replace(b"1024.5", b"1024,5").replace(b"2048.5", b"2048,5"))
+    np.testing.assert_array_equal(read_radiograph(path), right)
+    path.write_bytes(path.read_bytes().replace(b"1024,5", b"bright"))
+    np.testing.assert_allclose(read_radiograph(path), radiograph, atol=1e-3)
+    assert codes(path) == ["header"]
+
+
+@pytest.mark.parametrize("name", ["Rows", "SamplesPerPixel", "BitsAllocated"])
+def test_headers_that_are_right_give_no_warning(tmp_path, radiograph, name):  # noqa: F811
+    path = save_dicom(tmp_path/"hand.dcm", dicom(as_bits(radiograph, 12), BitsStored=12))
+    assert codes(path) == [] and name in pydicom.dcmread(path)
+
+
+def test_bits_in_use(tmp_path, radiograph):  # noqa: F811
+    "12-bit numbers in files of 16 bits fill the range of greys, whatever bits its header claims"
+    stored = as_bits(radiograph, 12)
+    paths = [save(tmp_path/"hand.png", stored), save(tmp_path/"hand.tif", stored),
+             save_dicom(tmp_path/"hand.dcm", dicom(stored))]
+    for path in paths: np.testing.assert_allclose(read_radiograph(path), radiograph, atol=2e-4)
+
+
+SEXES = {"F": "F", "f": "F", " F": "F", "Female": "F", "M ": "M", "male": "M", "O": None, "": None,
+         "X": None, "M\\F": None}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+@pytest.mark.parametrize("entry", SEXES)
+def test_sex_in_the_header(tmp_path, radiograph, entry):  # noqa: F811
+    header = dicom(as_bits(radiograph, 8))
+    header.PatientSex = "QQQQQQ"
+    path = save_dicom(tmp_path/"hand.dcm", header)
+    path.write_bytes(path.read_bytes().replace(b"QQQQQQ", entry.ljust(6).encode()))
+    assert read_dicom_sex(path) == open_radiograph(path).sex == SEXES[entry]
+    assert codes(path) == (["sex"] if entry in ("X", "M\\F") else [])
+
+
+# ------------------------------------------------------------------ pages, damage, compression
+
+def test_largest_page_of_a_tiff(tmp_path, radiograph):  # noqa: F811
+    stored = as_bits(radiograph, 16)
+    for order in ([stored[::4, ::4], stored], [stored, stored[::4, ::4]], [stored[::3], stored, stored[::2]]):
+        data = cv2.imencodemulti(".tif", [np.ascontiguousarray(page) for page in order])[1].tobytes()
+        (tmp_path/"pages.tif").write_bytes(data)
+        np.testing.assert_allclose(read_radiograph(tmp_path/"pages.tif"), radiograph, atol=1e-5)
+        assert codes(tmp_path/"pages.tif") == ["pages"]
+    assert codes(save(tmp_path/"one.tif", stored)) == []
+
+
+def test_tiff_whose_pages_point_to_each_other(tmp_path, radiograph):  # noqa: F811
+    path = write_tiff(tmp_path/"hand.tif", as_bits(radiograph, 8))
+    data = path.read_bytes()
+    first, = struct.unpack_from("<I", data, 4)
+    path.write_bytes(data[:-4] + struct.pack("<I", first))
+    np.testing.assert_allclose(read_radiograph(path), radiograph, atol=.005)
+    assert codes(path) == []
+
+
+def test_first_frame_of_a_dicom_file(tmp_path, radiograph):  # noqa: F811
+    stored = as_bits(radiograph, 12)
+    frames = dicom(np.stack([stored, stored*0, stored*0]), BitsStored=12, NumberOfFrames=3)
+    path = save_dicom(tmp_path/"frames.dcm", frames)
+    np.testing.assert_allclose(read_radiograph(path), radiograph, atol=2e-4)
+    assert codes(path) == ["pages"]
+
+
+def jpeg_with(change, smooth):
+    "A JPEG whose compressed pixels are changed"
+    data = cv2.imencode(".jpg", smooth, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    start = len(data)//3
+    return data[:start] + change(data[start:-2]) + data[-2:]
+
+
+DAMAGE = {"gap": lambda pixels: pixels[:20] + pixels[120:],
+          "zeros": lambda pixels: pixels[:20] + bytes(100) + pixels[120:],
+          "noise": lambda pixels: pixels[:20] + bytes(range(1, 101)) + pixels[120:],
+          "end": lambda pixels: pixels[:20]}
+
+
+@pytest.mark.parametrize("change", DAMAGE.values(), ids=DAMAGE)
+def test_jpeg_damaged_inside(tmp_path, radiograph, change, capfd):  # noqa: F811
+    noise = np.random.default_rng(0).normal(0, 9, (360, 264))
+    image = np.uint8(np.clip(np.kron(as_bits(radiograph, 8), np.ones((3, 3))) + noise, 0, 255))
+    (tmp_path/"hand.jpg").write_bytes(jpeg_with(change, image))
+    assert codes(tmp_path/"hand.jpg") == ["damaged"]
+    (tmp_path/"hand.jpg").write_bytes(jpeg_with(bytes, image))
+    assert codes(tmp_path/"hand.jpg") == []
+    assert capfd.readouterr().err == ""
+
+
+def test_jpeg_lossless_and_jpeg_ls(tmp_path, radiograph):  # noqa: F811
+    "Both are read by the packages of the extra `dicom`"
+    jpegls = pytest.importorskip("jpeg_ls", reason="pyjpegls, which reads JPEG-LS, is not installed")
+    stored = as_bits(radiograph, 12)
+    header = dicom(stored, BitsStored=12)
+    header.file_meta.TransferSyntaxUID = JPEGLSLossless
+    header.PixelData = encapsulate([bytes(jpegls.encode_array(stored))])
+    path = save_dicom(tmp_path/"hand.dcm", header)
+    np.testing.assert_allclose(read_radiograph(path), radiograph, atol=2e-4)
+
+
+def lossless_jpeg(stored, bits):
+    "A lossless JPEG (process 14, first predictor) whose Huffman codes all have five bits"
+    height, width = stored.shape
+    padded = np.pad(stored.astype(np.int64), ((1, 0), (1, 0)))
+    padded[0, 1:], padded[1:, 0] = 0, padded[:-1, 1]  # the first pixel of a row is predicted by that above
+    padded[1, 0] = 1 << bits - 1
+    differences = (padded[1:, 1:] - padded[1:, :-1]).ravel()
+    size = np.array([int(abs(int(n))).bit_length() for n in differences])
+    bitstream = "".join(f"{s:05b}" + (f"{n if n > 0 else n + (1 << s) - 1:0{s}b}" if s else "")
+                        for n, s in zip(differences.tolist(), size.tolist()))
+    bitstream += "1"*(-len(bitstream) % 8)
+    data = int(bitstream, 2).to_bytes(len(bitstream)//8, "big").replace(b"\xff", b"\xff\0")
+    frame = struct.pack(">BHHBBBB", bits, height, width, 1, 1, 0x11, 0)
+    table = bytes([0, *(0, 0, 0, 0, 17), *[0]*11, *range(17)])
+    scan = bytes([1, 1, 0, 1, 0, 0])
+    def segment(marker, body): return b"\xff" + bytes([marker]) + struct.pack(">H", len(body) + 2) + body
+    return (b"\xff\xd8" + segment(0xC3, frame) + segment(0xC4, table) + segment(0xDA, scan) + data
+            + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("syntax", ["57", "70"])
+def test_jpeg_lossless(tmp_path, radiograph, syntax):  # noqa: F811
+    "Whole archives of computed radiography are stored in this syntax"
+    pytest.importorskip("gdcm", reason="python-gdcm, which reads JPEG Lossless, is not installed")
+    stored = as_bits(radiograph, 12)
+    header = dicom(stored, BitsStored=12)
+    header.file_meta.TransferSyntaxUID = f"1.2.840.10008.1.2.4.{syntax}"
+    header.PixelData = encapsulate([lossless_jpeg(stored, 12)])
+    path = save_dicom(tmp_path/"hand.dcm", header)
+    np.testing.assert_allclose(read_radiograph(path), radiograph, atol=2e-4)
+
+
+def test_missing_decoder_is_named(tmp_path, radiograph, monkeypatch):  # noqa: F811
+    from pydicom.pixels.decoders import JPEGLosslessDecoder
+    monkeypatch.setattr(JPEGLosslessDecoder, "_available", {})
+    header = dicom(as_bits(radiograph, 8))
+    header.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.57"
+    header.PixelData = encapsulate([lossless_jpeg(as_bits(radiograph, 8), 8)])
+    path = save_dicom(tmp_path/"hand.dcm", header)
+    with pytest.raises(RadiographError, match=r"boneage\[dicom\]"): read_radiograph(path)
+
+
+# ------------------------------------------------------------------ folders
+
+def test_content_decides_not_the_name(tmp_path, radiograph):  # noqa: F811
+    stored, odd = as_bits(radiograph, 8), []
+    dicom_bytes, jpeg = io.BytesIO(), cv2.imencode(".jpg", stored)[1].tobytes()
+    dicom(stored).save_as(dicom_bytes, enforce_file_format=True)
+    for name in ("SUBJ.CR.HAND.IMA", "Doe^Jane 1.5.2010 Hand", "IM000001", "1.2.840.113619.2.5"):
+        odd.append(tmp_path/name)
+        odd[-1].write_bytes(dicom_bytes.getvalue())
+    for name in ("hand.jfif", "scan.dat", "hand.png.bak"):
+        odd.append(tmp_path/name)
+        odd[-1].write_bytes(jpeg)
+    skipped = {}
+    for name, content in {"notes.txt": b"bones", "DICOMDIR": dicom_bytes.getvalue(), ".hidden.png": jpeg,
+                          "._hand.png": b"\0\5\x16\7", "figure.png": jpeg + FIGURE_MARK.encode()}.items():
+        (tmp_path/name).write_bytes(content)
+    png = cv2.imencode(".png", stored)[1].tobytes()
+    (tmp_path/"figure.png").write_bytes(png[:33] + b"\0\0\0\0tEXt" + FIGURE_MARK.encode() + png[33:])
+    found = find_radiographs(tmp_path, lambda path, reason: skipped.update({path.name: reason}))
+    assert found == sorted(odd)
+    assert skipped == {"notes.txt": "no image", "DICOMDIR": "directory of DICOM files",
+                       ".hidden.png": "hidden", "figure.png": "figure of an assessment"}
+
+
+def test_linked_and_unreadable_folders(tmp_path, radiograph, monkeypatch):  # noqa: F811
+    outside, inside = tmp_path/"outside", tmp_path/"inside"
+    for folder in (outside, inside/"locked"): folder.mkdir(parents=True)
+    save(outside/"1.png", as_bits(radiograph, 8))
+    save(inside/"locked"/"2.png", as_bits(radiograph, 8))
+    (inside/"linked").symlink_to(outside)
+    (outside/"back").symlink_to(inside)
+    skipped = {}
+    assert [path.name for path in find_radiographs(inside)] == ["1.png", "2.png"]
+    scandir = __import__("os").scandir
+    def locked(folder):
+        if str(folder).endswith("locked"): raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+    monkeypatch.setattr("os.scandir", locked)
+    found = find_radiographs(inside, lambda path, reason: skipped.update({path.name: reason}))
+    assert [path.name for path in found] == ["1.png"]
+    assert isinstance(skipped["locked"], PermissionError)
