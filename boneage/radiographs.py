@@ -9,8 +9,8 @@ __all__ = ['MAX_PIXELS', 'SUFFIXES', 'DICOM_SUFFIXES', 'TIFF_TAGS', 'MAX_PAGES',
            'check_png', 'check_jpeg', 'tiff_tags', 'tiff_pages', 'select_page', 'check_tiff',
            'check_pixels', 'check_file', 'captured_stderr', 'decode_image', 'to_unit',
            'display_table', 'check_deflated', 'read_header', 'header_value', 'header_numbers',
-           'check_header', 'repair_header', 'decode_dicom', 'RadiographFile', 'open_radiograph',
-           'read_radiograph', 'write_radiograph', 'header_sex', 'read_dicom_sex', 'read_mask',
+           'check_header', 'repair_header', 'decode_dicom', 'header_sex', 'read_dicom_sex',
+           'RadiographFile', 'open_radiograph', 'read_radiograph', 'write_radiograph', 'read_mask',
            'write_mask', 'reason_to_pass_over', 'is_radiograph', 'ignore_file', 'find_in_folder',
            'find_radiographs']
 
@@ -594,6 +594,25 @@ def decode_dicom(
         raise RadiographError(f"{path} is a DICOM file whose pixels can't be decoded{hint}: "
                               f"{truncate_text(error, 300)}") from error
 
+# %% ../nbs/assessing/01_radiographs.ipynb #59
+_SEXES = {"M": "M", "MALE": "M", "F": "F", "FEMALE": "F"}
+
+
+def header_sex(
+    header,       # pydicom Dataset
+) -> str|None:    # "M", "F", or None if the header contains neither
+    "The patient's sex in a DICOM header"
+    return _SEXES.get(str(header_value(header, "PatientSex")).strip(" \0").upper())
+
+
+def read_dicom_sex(
+    path:str|Path,  # any image file
+) -> str|None:      # "M", "F", or None if the file contains neither
+    "Read the patient's sex from a DICOM file"
+    data, kind = read_file(Path(path))
+    if kind != "DICOM": return None
+    return header_sex(read_header(data, path, stop_before_pixels=True, specific_tags=["PatientSex"]))
+
 # %% ../nbs/assessing/01_radiographs.ipynb #49
 @dataclass(frozen=True, eq=False)
 class RadiographFile:
@@ -652,25 +671,6 @@ def write_radiograph(
     options = [cv2.IMWRITE_PNG_COMPRESSION, 1] if png else [cv2.IMWRITE_JPEG_QUALITY, 95]
     with publish(path) as temporary: temporary.write_bytes(cv2.imencode(path.suffix, image, options)[1])
     return path
-
-# %% ../nbs/assessing/01_radiographs.ipynb #59
-_SEXES = {"M": "M", "MALE": "M", "F": "F", "FEMALE": "F"}
-
-
-def header_sex(
-    header,       # pydicom Dataset
-) -> str|None:    # "M", "F", or None if the header contains neither
-    "The patient's sex in a DICOM header"
-    return _SEXES.get(str(header_value(header, "PatientSex")).strip(" \0").upper())
-
-
-def read_dicom_sex(
-    path:str|Path,  # any image file
-) -> str|None:      # "M", "F", or None if the file contains neither
-    "Read the patient's sex from a DICOM file"
-    data, kind = read_file(Path(path))
-    if kind != "DICOM": return None
-    return header_sex(read_header(data, path, stop_before_pixels=True, specific_tags=["PatientSex"]))
 
 # %% ../nbs/assessing/01_radiographs.ipynb #63
 def read_mask(
