@@ -16,8 +16,8 @@ MODELS = sum(GROUPS, [])
 MODEL_FILES = "model.safetensors", "config.json", "history.csv", "predictions.csv"
 REPORTS = ["01_cohort", "02_segmentation", "03_registration", "04_preprocessing", "05_released",
            "06_architectures", "08_ablation", "09_mae_table", "10_stages", "11_test_set", "12_summary",
-           "13_claims"]
-if profile["learning_curve"]["radiographs"]: REPORTS.insert(-2, "14_learning_curve")
+           "13_claims", "15_thumbnails"]
+if profile["learning_curve"]["radiographs"]: REPORTS.insert(-3, "14_learning_curve")
 
 # Resources of a report that fits networks. On one computer, one such report runs at a time.
 # On a cluster it gets a GPU, if the partition has any, and a time limit of its own.
@@ -68,7 +68,7 @@ def job(name, executed="", more="", **used):
 
 
 # These reports only count and plot. On a cluster, a job in the queue would take longer.
-localrules: all, released, architectures, ablation, mae_table, stages, test_set, summary, claims, site
+localrules: all, released, thumbnails, architectures, ablation, mae_table, stages, test_set, summary, claims, site
 
 
 rule all:
@@ -122,6 +122,13 @@ rule released:
         [str(path) for path in sorted(Path("boneage/weights").rglob("*.json"))],
     output: notebook("05_released")
     params: **job("05_released")
+    shell: SHELL
+
+
+rule thumbnails:
+    input: report("15_thumbnails"), f"{W}/cohort.csv", [str(path) for path in Path("boneage/data").glob("*.json")]
+    output: notebook("15_thumbnails")
+    params: **job("15_thumbnails")
     shell: SHELL
 
 

@@ -819,6 +819,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'boneage/paper/learning_curve.py'),
                                               'boneage.paper.learning_curve.learning_curve_figure': ( 'paper/learning_curve.html#learning_curve_figure',
                                                                                                       'boneage/paper/learning_curve.py'),
+                                              'boneage.paper.learning_curve.read_thumbnail_card': ( 'paper/learning_curve.html#read_thumbnail_card',
+                                                                                                    'boneage/paper/learning_curve.py'),
                                               'boneage.paper.learning_curve.size_claims': ( 'paper/learning_curve.html#size_claims',
                                                                                             'boneage/paper/learning_curve.py')},
             'boneage.paper.pipeline': { 'boneage.paper.pipeline._composites': ( 'paper/pipeline.html#_composites',

@@ -687,7 +687,7 @@ def train_model_distributed(
     "Fit one bone-age model in several processes that share each batch"
     if find_spec("accelerate") is None:
         raise ValueError("accelerate must be installed to fit one model on several GPUs: "
-                         "pip install -e \".[distributed]\" in the clone")
+                         "run pip install \".[distributed]\" in the clone")
     run_distributed(processes, "boneage.paper.pipeline", workspace.root.resolve(), name)
     return pd.read_csv(workspace.models/str(name)/"predictions.csv", dtype={"id": str})
 

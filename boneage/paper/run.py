@@ -201,7 +201,7 @@ def check_request(
     missing = [name for name in ("papermill", "snakemake") if find_spec(name) is None]
     if missing:
         raise ProfileError(f"{' and '.join(missing)} must be installed to run reports: "
-                           "pip install -e \".[reports]\" in the clone")
+                           "run pip install \".[reports]\" in the clone")
     if not (project/"Snakefile").is_file():
         raise ProfileError(f"{project}: no Snakefile here; run this in a clone of the project")
     if slurm: _check_slurm()
@@ -220,7 +220,7 @@ def _check_slurm():
     "Raise `ProfileError` if jobs cannot be sent to Slurm from here"
     if find_spec("snakemake_executor_plugin_slurm") is None:
         raise ProfileError("snakemake-executor-plugin-slurm must be installed for Slurm: "
-                           "pip install -e \".[reports,slurm]\" in the clone")
+                           "run pip install \".[reports,slurm]\" in the clone")
     if not shutil.which("sbatch"):
         raise ProfileError("sbatch: not found; SLURM=1 (or --slurm) needs a computer "
                            "from which jobs can be sent to Slurm")
