@@ -9,7 +9,7 @@ __all__ = ['MIN_GREY_RANGE', 'FOREARM_ROW', 'EDGE_WIDTH', 'MAX_CUT_LENGTH', 'MIN
            'load_ensemble_rules', 'exposure_warnings', 'cut_warnings', 'mask_warnings',
            'registration_warnings', 'age_warnings', 'check_output_type', 'Assessor',
            'load_assessor', 'apply_tta', 'ModelPrediction', 'predict_with_members', 'AgePrediction',
-           'predict_bone_age', 'assess_image']
+           'predict_bone_age', 'assess_image', 'add_growth']
 
 # %% ../nbs/assessing/20_assessment.ipynb #02
 import math
@@ -62,6 +62,7 @@ class Assessment:
     warnings: list[str] = field(default_factory=list)  # sentences; empty if nothing is doubtful
     confidence: float = math.nan                # registration confidence × mask quality; 0 without a hand
     distribution: np.ndarray|None = None        # (240,) probability of each month; None if a member has none
+    growth: Any = None                          # a `Growth` if the child's age was given
 
 # %% ../nbs/assessing/20_assessment.ipynb #11
 def load_radiograph(
@@ -263,10 +264,16 @@ class Assessor:
         self,
         source:str|Path|np.ndarray,  # a file, or (H, W) of float in [0, 1] or uint8
         sex:str|None = None,         # "M", "F", or None if unknown
+        age:float|None = None,       # chronological, months; then the result has `growth`
+        height_cm:float|None = None, # today; then `growth` has the adult height
+        sds_table:str = "brush",     # or "greulich-pyle"
     ) -> Assessment:
-        "Assess one radiograph; `ValueError` only when the image or the sex is not valid"
+        "Assess one radiograph; `ValueError` only when the image, the sex, the age or the height is not valid"
         if sex not in ("M", "F", None): raise ValueError(f'sex is "M", "F" or None, not {sex!r}.')
-        return assess_image(load_radiograph(source), sex, self)
+        if age is None and height_cm is None: return assess_image(load_radiograph(source), sex, self)
+        from boneage.growth import check_child
+        check_child(age, height_cm, sds_table)
+        return add_growth(assess_image(load_radiograph(source), sex, self), sex, age, height_cm, sds_table)
 
 # %% ../nbs/assessing/20_assessment.ipynb #52
 def load_assessor(
@@ -433,3 +440,16 @@ def assess_image(
     key_points = dict(zip(KEY_POINTS, map(tuple, points.tolist())))
     return Assessment(prediction.months, prediction.interval, dict(prediction.regions), mask, key_points,
                       frame, mirrored, [*warnings, *prediction.warnings], confidence, prediction.distribution)
+
+# %% ../nbs/assessing/20_assessment.ipynb #growth-add
+def add_growth(
+    result:Assessment,
+    sex:str|None,                # "M", "F" or None
+    age:float,                   # chronological, months
+    height_cm:float|None = None, # today
+    sds_table:str = "brush",     # or "greulich-pyle"
+) -> Assessment:
+    "Add the comparison with the child's age to an assessment"
+    from boneage.growth import BoneAge, assess_growth
+    bone_age = BoneAge(result.bone_age_months, result.interval_months, result.distribution)
+    return replace(result, growth=assess_growth(bone_age, sex, age, height_cm, sds_table))

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ID_COLUMNS', 'FEW', 'format_error', 'format_age', 'json_value', 'assessment_record',
-           'format_record', 'as_row', 'write_records', 'plain_id', 'read_sexes', 'find_sex',
+           'growth_part', 'format_child', 'growth_row', 'format_record', 'as_row', 'write_records',
+           'plain_id', 'read_sexes', 'find_sex', 'ChildOptions', 'read_children', 'find_child',
            'find_files', 'progress', 'attempt', 'parallel_map', 'figure_names', 'save_figure',
            'assess_files']
 
@@ -15,8 +16,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import typer
 
@@ -66,6 +69,50 @@ def assessment_record(
                 frame_from_image=None if frame[0][0] is None else frame, mirrored=result.mirrored,
                 confidence=json_value(result.confidence), warnings=list(result.warnings))
 
+# %% ../nbs/assessing/22_batches.ipynb #growth-part
+def growth_part(
+    age,    # a `ChronologicalAge` or None
+    growth, # a `Growth` or None
+) -> dict:  # ready for JSON
+    "The part of a record about the child's age; None where it is not known"
+    if growth is None: return dict(chronological_age_months=None, age_from=None, growth=None)
+    from boneage.growth import growth_record
+    record = json_value(growth_record(growth))
+    return dict(chronological_age_months=age.months, age_from=age.source, growth=record)
+
+# %% ../nbs/assessing/22_batches.ipynb #growth-rows
+def format_child(
+    record:dict, # from `assessment_record` and `growth_part`
+) -> list[str]:  # no line if the age is not known
+    "Format the comparison with the child's age as text"
+    if not record.get("growth"): return []
+    from boneage.growth import format_growth
+    months = record["chronological_age_months"]
+    return [f"chronological age {months:.1f} months ({format_age(months)}), source: {record['age_from']}",
+            *format_growth(record["growth"])]
+
+
+def growth_row(
+    record:dict, # from `assessment_record` and `growth_part`
+) -> dict:       # column → value; None for unknown values
+    "The columns of a table about the child's age"
+    growth = record.get("growth") or {}
+    row = {key: record.get(key) for key in ("chronological_age_months", "age_from")}
+    row |= {key: growth.get(key) for key in ("difference_months", "sds", "category", "height_cm")}
+    row["sds_low"], row["sds_high"] = growth.get("sds_interval") or (None, None)
+    row |= {"sds_table": growth.get("table")}
+    row |= {key: growth.get(key) for key in ("share_delayed", "share_advanced")}
+    heights = growth.get("heights") or []
+    own = heights[0] if heights else {}
+    row |= {"adult_height_cm": own.get("height_cm"), "adult_height_column": own.get("column")}
+    by_column = {height["column"]: height["interval_cm"] for height in heights}
+    for name in ("delayed", "average", "accelerated"):
+        low, high = by_column.get(name) or (None, None)
+        row |= {f"adult_height_{name}_low": low, f"adult_height_{name}_high": high}
+    notes = [*growth.get("notes", ()), *(height["note"] for height in heights if height["note"])]
+    about = [" ".join(table.values()) for table in growth.get("tables", ())]
+    return row | {"growth_notes": " ".join(notes), "growth_tables": " ".join(about)}
+
 # %% ../nbs/assessing/22_batches.ipynb #20
 def format_record(
     record:dict, # from `assessment_record`
@@ -79,6 +126,7 @@ def format_record(
     regions = [f"{name} {value:.0f}" for name, value in record["region_months"].items() if value is not None]
     lines = [f"{record['path']}: {age}{between}; {sex}"]
     if regions: lines.append(f"  by region: {', '.join(regions)}")
+    lines += [f"  {line}" for line in format_child(record)]
     return "\n".join([*lines, *(f"  warning: {warning}" for warning in record["warnings"])])
 
 # %% ../nbs/assessing/22_batches.ipynb #24
@@ -96,7 +144,7 @@ def as_row(
     row |= dict(zip(columns, [*frame[0], *frame[1]]))
     row |= {"mirrored": record["mirrored"], "warnings": " ".join(record["warnings"])}
     return {key: f"{value:.6g}" if isinstance(value, float) else "" if value is None else value
-            for key, value in row.items()}
+            for key, value in (row | growth_row(record)).items()}
 
 # %% ../nbs/assessing/22_batches.ipynb #27
 def write_records(
@@ -168,6 +216,60 @@ def find_sex(
     if found := table and table.get(plain_id(path)): return found, "table"
     found = read_dicom_sex(path)
     return found, "DICOM header" if found else None
+
+# %% ../nbs/assessing/22_batches.ipynb #growth-options
+@dataclass(frozen=True)
+class ChildOptions:
+    "What the user gives to compare bone ages with the children's ages"
+    facts: Any = None                             # an `AgeFacts` for all radiographs
+    height_cm: float|None = None                  # of all children
+    sds_table: str = "brush"                      # or "greulich-pyle"
+    table: dict = field(default_factory=dict)     # from `read_children`
+
+
+def read_children(
+    path:Path,          # CSV with a column of ids or file names
+) -> dict[str, tuple]:  # plain id → an `AgeFacts`, and the height in cm or None; without empty rows
+    "Read ages, dates and heights from a table; what can't be read becomes a problem of its row"
+    from boneage.growth import AgeFacts
+    children = {}
+    with path.open(newline="", encoding="utf-8-sig") as file: rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows, 2):
+        row = {str(key).strip().lower(): str(value or "").strip() for key, value in row.items()}
+        child = _read_child(row, f"{path.name}, row {number}")
+        if child == (AgeFacts("table"), None): continue
+        identity = plain_id(next((row[name] for name in ID_COLUMNS if row.get(name)), ""))
+        if children.setdefault(identity, child) != child:
+            raise ValueError(f"{path}, row {number}: {identity[:60]} has two ages or heights in this table.")
+    return children
+
+
+def _read_child(row, place):
+    "The age and height of a row; entries that can't be read become problems"
+    from boneage.growth import AgeFacts, GrowthError, check_height, read_age_columns, read_number
+    facts, height, problems = AgeFacts("table"), None, []
+    try: facts = read_age_columns(row)
+    except GrowthError as error: problems.append(f"{place}: {error}")
+    try: height = check_height(read_number(row, "height_cm"))
+    except GrowthError as error: problems.append(f"{place}: {error}")
+    return replace(facts, problems=tuple(problems)), height
+
+# %% ../nbs/assessing/22_batches.ipynb #growth-find-child
+def find_child(
+    path:Path,            # file of the radiograph
+    options:ChildOptions,
+) -> tuple[Any, dict]:    # a `ChronologicalAge` or None; what `Assessor.assess` takes of age and height
+    "Find the chronological age and the height of a child"
+    from boneage.radiographs import file_kind
+    with path.open("rb") as file: in_dicom = file_kind(file.read(132), path.suffix.lower()) == "DICOM"
+    row, height = options.table.get(plain_id(path), (None, None))
+    height = height if options.height_cm is None else options.height_cm
+    if not (in_dicom or options.facts or row or height): return None, {}
+    from boneage.growth import choose_age, read_dicom_age
+    age = choose_age([each for each in (options.facts, row, read_dicom_age(path)) if each])
+    if age.source is not None: return age, dict(age=age.months, height_cm=height, sds_table=options.sds_table)
+    unused = ["There is no adult height: the child's age is not known."] if height else []
+    return replace(age, warnings=(*age.warnings, *unused)), {}
 
 # %% ../nbs/assessing/22_batches.ipynb #41
 def find_files(
@@ -282,6 +384,7 @@ def assess_files(
     done:Callable[[dict], None],    # called with each record, in the files' order
     on_error:Callable[[str], None], # called with an error message if a file can't be assessed or drawn
     figures:Path|None = None,       # folder for the figures; None: no figures
+    child_of:Callable[[Path], tuple]|None = None,  # file → from `find_child`
 ):
     "Assess many files on all cores; report and skip damaged files"
     from boneage.assessment import load_radiograph  # imports OpenCV
@@ -290,9 +393,12 @@ def assess_files(
     def assess(path):
         sex, sex_from = sex_of(path)
         image = load_radiograph(path)
-        result = assessor.assess(image, sex)
+        age, known = child_of(path) if child_of else (None, {})
+        result = assessor.assess(image, sex, **known)
         def draw(path): save_figure(figures/names[path], path, image, result, sex)
-        return assessment_record(path, sex, sex_from, result), attempt(draw, path) if figures else None
+        record = assessment_record(path, sex, sex_from, result) | growth_part(age, result.growth)
+        record["warnings"] += age.warnings if age else ()
+        return record, attempt(draw, path) if figures else None
     with parallel_map(len(files)) as parallel:
         for path, outcome in parallel(assess, files):
             if isinstance(outcome, WeightsError): raise outcome  # all other files would fail, too
