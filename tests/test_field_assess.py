@@ -261,7 +261,7 @@ def test_an_interrupted_run_is_resumed(tmp_path, models, image, stop):
     with (tmp_path/"ages.csv").open("a") as file: file.write(f"{tmp_path}/hands/4.png,,,1")  # a row cut off
     code, out, err = call(*arguments, "--resume")
     assert code == 0 and f"{len(rows)} of 5 radiographs are in" in err
-    assert out.count("bone age") == 5 - len(rows)
+    assert out.count(": bone age 110 months") == 5 - len(rows)
     again = rows_of(tmp_path/"ages.csv")
     assert again[:len(rows)] == rows and len({row["path"] for row in again}) == len(again) == 5
     assert call(*arguments, "--resume")[0] == 0 and len(rows_of(tmp_path/"ages.csv")) == 5
