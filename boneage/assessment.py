@@ -229,7 +229,7 @@ def detail_warnings(
     length = (FRAME_CAPITATE[1] - FRAME_TIP[1]) / zoom_of(frame_from_image)
     if length >= MIN_HAND_LENGTH: return []
     sentence = (f"The resolution is low: the hand has only {length:.0f} pixels from the middle fingertip to "
-                "the capitate, and the bone age may be wrong by many months.")
+                "the capitate, and the prediction may be wrong by many months.")
     return [RadiographWarning(sentence, "resolution")]
 
 
@@ -239,7 +239,7 @@ def interval_warnings(
     "Warn when the interval is wide, as it is for an image without detail"
     half = (interval[1] - interval[0]) / 2
     if not half > MAX_HALF_WIDTH: return []
-    sentence = (f"The bone age is uncertain: the interval is as wide as ±{half:.0f} months. "
+    sentence = (f"The prediction is uncertain: the interval is as wide as ±{half:.0f} months. "
                 "The image may lack detail.")
     return [RadiographWarning(sentence, "interval")]
 
