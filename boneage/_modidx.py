@@ -122,6 +122,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'boneage.cli._collect_files': ('assessing/cli.html#_collect_files', 'boneage/cli.py'),
                              'boneage.cli._find_sexes': ('assessing/cli.html#_find_sexes', 'boneage/cli.py'),
                              'boneage.cli._fit_release': ('assessing/cli.html#_fit_release', 'boneage/cli.py'),
+                             'boneage.cli._match_table': ('assessing/cli.html#_match_table', 'boneage/cli.py'),
                              'boneage.cli._publish_release': ('assessing/cli.html#_publish_release', 'boneage/cli.py'),
                              'boneage.cli._save_chart': ('assessing/cli.html#_save_chart', 'boneage/cli.py'),
                              'boneage.cli.assess': ('assessing/cli.html#assess', 'boneage/cli.py'),

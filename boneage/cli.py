@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import wraps
+from functools import partial, wraps
 from inspect import signature
 from pathlib import Path
 from typing import Annotated
@@ -292,6 +292,19 @@ def _find_sexes(
     return sexes
 
 
+def _match_table(
+    options:AssessOptions,
+    table:dict,                    # from `read_sexes`
+    child_options:ChildOptions,
+    files:list[Path],
+    problems:list[str],
+) -> tuple[dict, ChildOptions]:    # sexes by file; ages and heights by file
+    "Match the rows of the table with the files"
+    sexes = _find_sexes(options, table, files, problems)
+    try: return sexes, match_children(child_options, files, options.sexes)
+    except ValueError as error: fail(error)
+
+
 def _collect_files(
     paths:list[str],
     rows:RecordTable|None,
@@ -322,8 +335,6 @@ def assess(
       boneage assess radiographs/ --sexes sexes.csv --csv ages.csv --save-figure figures
     Continue after an interruption:
       boneage assess radiographs/ --sexes sexes.csv --csv ages.csv --resume
-    One file; print the results as JSON:
-      boneage assess hand.dcm --json
     Compare the bone age with the child's age, and predict the adult height:
       boneage assess hand.png --sex F --age 10y6m --height-cm 141
 
@@ -334,15 +345,13 @@ def assess(
     If a file cannot be read, an error names it, the other files are assessed, and the exit code is 1.
     """
     (table, rows), sex = _check_options(options), options.sex and options.sex.value
-    children = read_child_options(options)
+    child_options = read_child_options(options)
     with warnings.catch_warnings(action="ignore"), replace_stdin(options.paths) as (paths, restored):
         # Python's warnings are pydicom's, about headers; the results carry our own
         files, problems, passed_over = _collect_files(paths, rows)
-        sexes, records, unread = _find_sexes(options, table, files, problems), [], []
-        try: children = match_children(children, files, options.sexes)
-        except ValueError as error: fail(error)
-        def sex_of(path): return find_sex(path, sex, sexes)
-        def child_of(path): return find_child(path, children)
+        sexes, children = _match_table(options, table, child_options, files, problems)
+        records, unread = [], []
+        sex_of, child_of = partial(find_sex, sex=sex, table=sexes), partial(find_child, options=children)
         if files: unread, records = run_assessment(options, files, sex_of, child_of, rows, restored)
     if options.as_json: typer.echo(json.dumps(records, indent=1, allow_nan=False))
     try: rows and rows.close()
