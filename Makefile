@@ -27,7 +27,7 @@ paper: install ## rerun the paper, build its site: PROFILE=phantom|sample|rsna D
 	@$(BIN)/boneage paper --profile "$(PROFILE)" $(if $(DATA),--data "$(DATA)") \
 	  $(if $(LIMIT),--limit "$(LIMIT)") $(if $(SLURM),--slurm)
 
-test: lint notebooks ## run every check: lint, the notebooks, tests/
+test: lint notebooks ## run every check: lint, the notebooks, tests/; NEWEST=1 takes the newest dependencies
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: install ## check the code of modules, tests, tools and notebooks with ruff

@@ -1,5 +1,6 @@
 # The paper as a graph of reports and their inputs. `boneage paper` (or `make paper`) runs it.
 # The settings of a run are in its profile.
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -9,12 +10,14 @@ from boneage.paper.run import model_groups, report_inputs
 
 W = config["workspace"]                      # work/<run>, opened by `boneage paper`
 profile = asdict(Workspace(Path(W)).profile)
-GROUPS = model_groups(profile["models_per_run"])
+FITS = [profile["bone_age"][key] for key in ("fits", "fits_of_one_sex")]
+GROUPS = model_groups(profile["models_per_run"], *FITS)
 MODELS = sum(GROUPS, [])
 MODEL_FILES = "model.safetensors", "config.json", "history.csv", "predictions.csv"
 REPORTS = ["01_cohort", "02_segmentation", "03_registration", "04_preprocessing", "05_released",
            "06_architectures", "08_ablation", "09_mae_table", "10_stages", "11_test_set", "12_summary",
-           "13_claims"]
+           "13_claims", "15_thumbnails"]
+if profile["learning_curve"]["radiographs"]: REPORTS.insert(-3, "14_learning_curve")
 
 # Resources of a report that fits networks. On one computer, one such report runs at a time.
 # On a cluster it gets a GPU, if the partition has any, and a time limit of its own.
@@ -38,10 +41,15 @@ def released(name):
     return [str(path) for path in sorted(Path(f"boneage/weights/{name}").glob("*"))]
 
 
+def quoted(text):
+    "A word of a shell command, whatever is in the clone's path; Snakemake replaces what is in single braces"
+    return shlex.quote(text).replace("{", "{{").replace("}", "}}")
+
+
 # Every job runs one report. Its params say which; they are evaluated when the rule is defined, a shell
 # command later.
-SHELL = (f"{sys.executable} -m boneage.paper.run reports/{{params.report}}.ipynb "
-         f"{W}/notebooks/{{params.executed}}.ipynb root={W} {{params.more}}")
+SHELL = (f"{quoted(sys.executable)} -m boneage.paper.run reports/{{params.report}}.ipynb "
+         f"{quoted(W)}/notebooks/{{params.executed}}.ipynb {quoted(f'root={W}')} {{params.more}}")
 
 
 def notebook(name):
@@ -60,7 +68,7 @@ def job(name, executed="", more="", **used):
 
 
 # These reports only count and plot. On a cluster, a job in the queue would take longer.
-localrules: all, released, architectures, ablation, mae_table, stages, test_set, summary, claims, site
+localrules: all, released, thumbnails, architectures, ablation, mae_table, stages, test_set, summary, claims, site
 
 
 rule all:
@@ -117,6 +125,13 @@ rule released:
     shell: SHELL
 
 
+rule thumbnails:
+    input: report("15_thumbnails"), f"{W}/cohort.csv", [str(path) for path in Path("boneage/data").glob("*.json")]
+    output: notebook("15_thumbnails")
+    params: **job("15_thumbnails")
+    shell: SHELL
+
+
 for number, group in enumerate(GROUPS):
     rule:
         name: f"training_{number}"
@@ -154,6 +169,15 @@ for name, made in AFTER_TRAINING.items():
         shell: SHELL
 
 
+rule learning_curve:
+    input: report("14_learning_curve"), [model(fitted, "predictions.csv") for fitted in MODELS]
+    output: notebook("14_learning_curve"), f"{W}/results/learning_curve.json"
+    params: **job("14_learning_curve", **keys("bone_age", "learning_curve"))
+    threads: 2
+    resources: **FITTING
+    shell: SHELL
+
+
 rule summary:
     input:
         report("12_summary"),
@@ -183,4 +207,4 @@ SHOWN = ["_quarto.yml", *map(str, [*SITE, *sorted(Path("benchmarks").glob("*.jso
 rule site:
     input: [notebook(name) for name in REPORTS], SHOWN
     output: f"{W}/site/index.html"
-    shell: f"{sys.executable} tools/build_site.py --root {W} --out {W}/site"
+    shell: f"{quoted(sys.executable)} tools/build_site.py --root {quoted(W)} --out {quoted(W)}/site"

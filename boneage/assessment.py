@@ -10,7 +10,8 @@ __all__ = ['MIN_GREY_RANGE', 'FOREARM_ROW', 'EDGE_WIDTH', 'MAX_CUT_LENGTH', 'MIN
            'load_ensemble_rules', 'exposure_warnings', 'cut_warnings', 'mask_warnings',
            'registration_warnings', 'detail_warnings', 'interval_warnings', 'age_warnings',
            'check_output_type', 'Assessor', 'load_assessor', 'apply_tta', 'ModelPrediction',
-           'predict_with_members', 'AgePrediction', 'predict_bone_age', 'assess_image']
+           'predict_with_members', 'AgePrediction', 'predict_bone_age', 'assess_image',
+           'add_growth']
 
 # %% ../nbs/assessing/20_assessment.ipynb #02
 import math
@@ -64,6 +65,7 @@ class Assessment:
     warnings: list[RadiographWarning] = field(default_factory=list)  # empty if nothing is doubtful
     confidence: float = math.nan                # registration confidence × mask quality; 0 without a hand
     distribution: np.ndarray|None = None        # (240,) probability of each month; None if a member has none
+    growth: Any = None                          # a `Growth` if the child's age was given
     sex: str|None = None                        # "M", "F", or None: networks for both sexes
     sex_from: str|None = None                   # "given", "DICOM header" or None
 
@@ -320,15 +322,23 @@ class Assessor:
     def assess(
         self,
         source:str|Path|np.ndarray|RadiographFile,  # a file, or (H, W) of float in [0, 1] or uint8
-        sex:str|None = None,  # "M", "F", "unknown", or None: the one in a DICOM file's header, if any
+        sex:str|None = None,         # "M", "F", "unknown", or None: the one in a DICOM file's header, if any
+        age:float|None = None,       # chronological, months; then the result has `growth`
+        height_cm:float|None = None, # today; then `growth` has the adult height
+        sds_table:str = "brush",     # or "greulich-pyle"
     ) -> Assessment:
-        "Assess one radiograph; `ValueError` only when the image or the sex is not valid"
+        "Assess one radiograph; `ValueError` only when the image, the sex, the age or the height is not valid"
         choose_sex(sex, None)  # raises an error for a wrong sex before the file is read
+        grows = age is not None or height_cm is not None
+        if grows:
+            from boneage.growth import check_child
+            check_child(age, height_cm, sds_table)
         opened = load_source(source)
         sex, sex_from, warnings = choose_sex(sex, opened.sex)
         result = assess_image(opened.image, sex, self)
-        return replace(result, sex=sex, sex_from=sex_from,
-                       warnings=[*opened.warnings, *warnings, *result.warnings])
+        result = replace(result, sex=sex, sex_from=sex_from,
+                         warnings=[*opened.warnings, *warnings, *result.warnings])
+        return add_growth(result, sex, age, height_cm, sds_table) if grows else result
 
 # %% ../nbs/assessing/20_assessment.ipynb #52
 def load_assessor(
@@ -506,3 +516,16 @@ def assess_image(
     key_points = dict(zip(KEY_POINTS, map(tuple, points.tolist())))
     return Assessment(prediction.months, prediction.interval, dict(prediction.regions), mask, key_points,
                       frame, mirrored, [*warnings, *prediction.warnings], confidence, prediction.distribution)
+
+# %% ../nbs/assessing/20_assessment.ipynb #growth-add
+def add_growth(
+    result:Assessment,
+    sex:str|None,                # "M", "F" or None
+    age:float,                   # chronological, months
+    height_cm:float|None = None, # today
+    sds_table:str = "brush",     # or "greulich-pyle"
+) -> Assessment:
+    "Add the comparison with the child's age to an assessment"
+    from boneage.growth import BoneAge, assess_growth
+    bone_age = BoneAge(result.bone_age_months, result.interval_months, result.distribution)
+    return replace(result, growth=assess_growth(bone_age, sex, age, height_cm, sds_table))

@@ -94,7 +94,7 @@ def export_assessor(
         try: __import__(name)
         except ImportError as error:
             raise WeightsError("Export needs onnx, onnxscript and onnxruntime: "
-                               'pip install "boneage[onnx]".') from error
+                               'run pip install ".[onnx]" in a clone of boneage.') from error
     folder = Path(folder)
     members = sorted({member for rule in assessor.rules.values() for member in rule.members})
     differences = {name: export_network(*assessor.network(name), folder/name)

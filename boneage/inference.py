@@ -187,7 +187,8 @@ class OnnxNetwork:
         try:
             import onnxruntime
         except ImportError as error:
-            raise WeightsError(f'{path} needs onnxruntime: pip install "boneage[onnx]".') from error
+            raise WeightsError(f'{path} needs onnxruntime: '
+                               'run pip install ".[onnx]" in a clone of boneage.') from error
         onnxruntime.set_default_logger_severity(3)
         try:
             self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

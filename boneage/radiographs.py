@@ -366,7 +366,8 @@ def read_header(
     try:
         import pydicom
     except ImportError:
-        raise RadiographError(f'{path} is a DICOM file: pip install "boneage[dicom]" to read it.') from None
+        raise RadiographError(f'{path} is a DICOM file, which needs pydicom: '
+                              'run pip install ".[dicom]" in a clone of boneage.') from None
     try:
         check_deflated(data, path)
         if data[:4] == b"DICM": data = bytes(128) + data
@@ -589,7 +590,7 @@ def decode_dicom(
     except BaseException as error:  # the PanicException of decoders written in Rust is no Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException": raise
         missing = "missing dependencies" in str(error)
-        hint = ' (pip install "boneage[dicom]" installs the decoders)' if missing else ""
+        hint = ' (pip install ".[dicom]" in a clone of boneage installs the decoders)' if missing else ""
         raise RadiographError(f"{path} is a DICOM file whose pixels can't be decoded{hint}: "
                               f"{truncate_text(error, 300)}") from error
 

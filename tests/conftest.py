@@ -53,11 +53,16 @@ def kill_tree(child: int|None, token: str):
             os.kill(child, signal.SIGSTOP)  # it starts no other process meanwhile
             os.kill(child, signal.SIGKILL)
     except ProcessLookupError: pass         # it has ended
-    while others := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _has(pid, token)]:
+    while others := processes_with(token):
         for pid in others:
             try: os.kill(pid, signal.SIGKILL)
             except ProcessLookupError: continue
         time.sleep(0.01)
+
+
+def processes_with(token: str) -> list[int]:
+    "The living processes that were started with the token"
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _has(pid, token)]
 
 
 def _has(pid: int, token: str) -> bool:

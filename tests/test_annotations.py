@@ -46,6 +46,21 @@ def test_pycocotools_reads_written_files(mask):
         assert (theirs & mask).sum() / (theirs | mask).sum() > 0.9
 
 
+def test_pycocotools_makes_a_mask_of_every_written_annotation(tmp_path):
+    "Also of a radiograph with points only; one without any label has no annotation"
+    from pycocotools.coco import COCO
+    none, points = np.full((3, 2), np.nan), np.array([[5., 6], [7, 8], [np.nan, np.nan]])
+    square = np.zeros((20, 15), bool)
+    square[4:9, 3:8] = True
+    written = [Annotation("1", square.shape, square, none), Annotation("2", square.shape, None, points),
+               Annotation("3", square.shape, None, none)]
+    (tmp_path/"coco.json").write_text(json.dumps(to_coco(written)))
+    coco = COCO(tmp_path/"coco.json")
+    masks = {mark["image_id"]: coco.annToMask(mark) for mark in coco.loadAnns(coco.getAnnIds())}
+    assert masks.keys() == {1, 2} and masks[1].any() and not masks[2].any()
+    assert [a.mask is None for a in read_annotations(tmp_path/"coco.json")] == [False, True]
+
+
 def test_a_large_file_round_trips(tmp_path):
     "A hundred masks, and points of which some are missing, are identical after writing and reading"
     random = np.random.default_rng(0)

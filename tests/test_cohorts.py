@@ -117,12 +117,12 @@ BAD = {  # a cell pattern → the end of its sentence
     "1380,inf,True": "the bone age 'inf' is not a number",
     "1380,ten,True": "the bone age 'ten' is not a number",
     "1380,120 months,True": "the bone age '120 months' is not a number",
-    "1380,120,": "the sex '' is neither M nor F, True nor False",
-    "1380,120,maybe": "the sex 'maybe' is neither M nor F, True nor False",
+    "1380,120,": "the sex '' is neither M nor F, nor True or False in a column male",
+    "1380,120,maybe": "the sex 'maybe' is neither M nor F, nor True or False in a column male",
     ",120,True": "the id is missing",
     "1377,120,True": "id 1377 occurs a second time",
     "01377.0,120,True": "id 1377 occurs a second time",
-    "1380": "the bone age is missing and the sex '' is neither M nor F, True nor False",
+    "1380": "the bone age is missing and the sex '' is neither M nor F, nor True or False in a column male",
     "1380,120,True,what": "4 cells, but the header has 3",
 }
 
@@ -307,7 +307,7 @@ def test_missing_images(tmp_path):
 
 def test_the_table_can_be_named(tmp_path):
     plain(tmp_path)
-    write(tmp_path/"corrected.csv", "id,sex,bone_age\n1377,M,100\n1378,F,50\n")
+    write(tmp_path/"corrected.csv", "id,sex,bone_age\n1377,M,100\n1400,F,50\n")
     sentence = "holds several label tables.*corrected.csv.*labels.csv; name the one to use"
     with pytest.raises(CohortError, match=sentence): load_cohort(tmp_path)
     assert load_cohort(tmp_path, labels="corrected.csv").bone_age.tolist() == [100, 50]
@@ -328,6 +328,124 @@ def test_an_id_in_two_sets_is_a_problem(tmp_path):
 def test_missing_and_empty_folders(tmp_path):
     with pytest.raises(CohortError, match="is not a folder"): load_cohort(tmp_path/"absent")
     with pytest.raises(CohortError, match="holds no label table"): load_cohort(tmp_path)
+
+
+LAYOUTS = {  # folders of images and tables, by their ids; the expected number of radiographs in each split
+    "val": (dict(train=range(10), val=range(10, 13)), dict(train=10, val=3), dict(validation=3)),
+    "dev": (dict(train=range(10), dev=range(10, 13)), dict(train=10, dev=3), dict(validation=3)),
+    "RHPE": (dict(RHPE_train=range(10), RHPE_val=range(10, 13)),
+             dict(RHPE_Boneage_train=10, RHPE_Boneage_val=3), dict(validation=3)),
+    "labels_validated": (dict(images=range(10)), dict(labels_validated=10), {}),
+    "one table": (dict(train=range(10), val=range(10, 13), test=range(13, 15)), dict(labels=15),
+                  dict(validation=3, test=2)),
+}
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(tmp_path, layout):
+    folders, tables, expected = LAYOUTS[layout]
+    for name, ids in folders.items(): images(tmp_path/name, ids)
+    ids = [i for each in folders.values() for i in each]
+    for name, count in tables.items():
+        write(tmp_path/f"{name}.csv", training_table(ids[:count]))
+        ids = ids[count:]
+    cohort = load_cohort(tmp_path, problems=(problems := []))
+    assert cohort.split.value_counts().to_dict() == expected and problems == []
+    assert cohort.split.isna().sum() == 10
+
+
+def test_linked_folders_and_images_are_followed(tmp_path):
+    images(tmp_path/"disk", [1, 2, 3])
+    data = tmp_path/"data"
+    data.mkdir()
+    (data/"radiographs").symlink_to(tmp_path/"disk")
+    (data/"again").symlink_to(data)  # would never end
+    (data/"4.png").symlink_to(tmp_path/"disk"/"3.png")
+    (data/"5.png").symlink_to(tmp_path/"nowhere.png")
+    write(data/"labels.csv", training_table([1, 2, 3, 4, 5]))
+    cohort = load_cohort(data, problems=(problems := []))
+    assert cohort.id.tolist() == ["1", "2", "3", "4"]
+    assert len(problems) == 1 and "there is no image of id 5" in problems[0]
+
+
+@pytest.mark.parametrize("first,second", [("a", "b"), ("augmented", "original"), ("images", "thumbnails")])
+def test_two_images_of_an_id_are_refused_with_both_names(tmp_path, first, second):
+    images(tmp_path/first, [1, 2, 3])
+    images(tmp_path/second, [1, 2, 4])
+    for ids in ([1, 2], [1, 2, 3, 4]):
+        write(tmp_path/"labels.csv", training_table(ids))
+        with pytest.raises(CohortError, match="id 1 has two images.*1.png and .*1.png: keep one"):
+            load_cohort(tmp_path, problems=[])
+
+
+def test_folders_of_masks_hold_no_radiographs(tmp_path):
+    images(tmp_path/"xrays", [1, 2])
+    for name in ("masks", "labels_masks", "mask_images", "Hand Masks"): images(tmp_path/name, [1, 2])
+    write(tmp_path/"labels.csv", training_table([1, 2]))
+    assert load_cohort(tmp_path).path.str.contains("xrays").all()
+
+
+def test_images_without_a_row_are_counted(tmp_path):
+    images(tmp_path, range(10))
+    ages = [100, 100, 100, 100, 100, 100, -100]
+    rows = "".join(f"{i},{age},True\n" for i, age in enumerate(ages))
+    write(tmp_path/"labels.csv", "id,boneage,male\n" + rows)
+    problems = []
+    assert len(load_cohort(tmp_path, problems=problems)) == 6
+    assert len(problems) == 2 and "holds 3 images that no row of" in problems[1]  # 6 has a row, a bad one
+
+
+NEARLY = {  # a table that is nearly right → the sexes and ages of its two rows
+    "id,sex,boneage\n1,M,180\n2,F,12\n": ("MF", [180, 12]),
+    "id,gender,bone_age\n1,male,180\n2,Female,12\n": ("MF", [180, 12]),
+    "Image ID;Sex;Bone Age (months)\n1;boy;180,5\n2;girl;12\n": ("MF", [180.5, 12]),
+    "patient_id,female,BoneAge_years\n1,0,10\n2,1.0,1.5\n": ("MF", [120, 18]),
+    "id,boneage,male\n1,180,1.0\n2,12,0.0\n": ("MF", [180, 12]),
+    "id,boneage,male\n1,180,M\n2,12,F\n": ("MF", [180, 12]),
+    "id,boneage,male\n1,180,yes\n2,12,N\n": ("MF", [180, 12]),
+    'id,sex,bone_age\n1,M,"180,5"\n2,F,12\n': ("MF", [180.5, 12]),
+    "sep=;\nid;sex;bone_age\n1;M;180,5\n2;F;12\n": ("MF", [180.5, 12]),
+    "# exported\nid,sex,bone_age\n1,M,180\n2,F,12\n": ("MF", [180, 12]),
+    "Our clinic,,\nid,sex,bone_age\n1,M,180\n2,F,12\n": ("MF", [180, 12]),
+    "id,sex,bone_age\nimages\\1.png,M,180\nimages/2.PNG,F,12\n": ("MF", [180, 12]),
+}
+
+@pytest.mark.parametrize("text", NEARLY)
+def test_tables_that_are_nearly_right_are_read(tmp_path, text):
+    images(tmp_path, [1, 2])
+    write(tmp_path/"labels.csv", text)
+    cohort = load_cohort(tmp_path)
+    assert ("".join(cohort.sex), cohort.bone_age.tolist()) == NEARLY[text]
+
+
+@pytest.mark.parametrize("text,sentence", {
+    "id,boneage\n1,180\n": "labels.csv has no column male",
+    "id,age,weight\n1,9,20\n": "labels.csv has no column",
+    "a,b\n1,2\n": "labels.csv is not a label table: its columns are a, b",
+    "id,sex,bone_age\n1,True,180\n": "row 2: the sex 'True' is neither M nor F",
+    "id,sex,bone_age\n1,1,180\n": "row 2: the sex '1' is neither",
+    "id,sex,bone_age,split\n1,M,180,holdout\n": "row 2: the split 'holdout' is none of train",
+}.items())
+def test_tables_that_are_not_understood_are_named(tmp_path, text, sentence):
+    images(tmp_path, [1])
+    write(tmp_path/"labels.csv", text)
+    with pytest.raises(CohortError, match=sentence): load_cohort(tmp_path)
+    with pytest.raises(CohortError, match=sentence): load_cohort(tmp_path, problems=[])
+
+
+def test_ages_that_may_be_years_are_noted(tmp_path):
+    path = write(tmp_path/"labels.csv", "id,sex,bone_age\n1,M,15\n2,F,7.8\n")
+    with pytest.warns(UserWarning, match="the oldest bone age is 15.*may be years"): read_labels(path)
+    assert len(read_labels(path, problems := [])) == 2 and "may be years" in problems[0]
+
+
+def test_a_column_split_decides_for_its_rows(tmp_path):
+    images(tmp_path, range(6))
+    words = ["train", "Training", "val", "validation", "TEST", ""]
+    rows = "".join(f"{i},M,100,{word}\n" for i, word in enumerate(words))
+    write(tmp_path/"labels.csv", "id,sex,bone_age,split\n" + rows)
+    cohort = load_cohort(tmp_path)
+    assert cohort.split.fillna("").tolist() == ["train", "train", "validation", "validation", "test", ""]
+    assert split_cohort(cohort, 0, 0).split.tolist()[-1] == "train"
 
 
 # ------------------------------------------------------------------ subsets and splits

@@ -14,6 +14,7 @@ MODULES = sorted(path for path in (PROJECT/"boneage").rglob("*.py") if not path.
 SCRIPTS = [path for folder in ("tests", "tools", "benchmarks")
            for path in sorted((PROJECT/folder).rglob("*.py"))]
 CHAPTERS = sorted((PROJECT/"nbs").rglob("[0-9]*.ipynb"))
+GUIDES = [path for folder in ("howto", "play") for path in sorted((PROJECT/folder).glob("[0-9]*.ipynb"))]
 NOTEBOOKS = [path for folder in ("nbs", "reports", "howto", "play")
              for path in sorted((PROJECT/folder).rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 LINES, PARAMETERS, EXPORTS = 40, 7, 3  # of a function, of a function, of a run of exported cells
@@ -153,7 +154,7 @@ def test_lessons_follow_exports(notebook):
     assert len(run) <= EXPORTS, f"{len(run)} exported cells without a lesson: {', '.join(run)}"
 
 
-@pytest.mark.parametrize("notebook", CHAPTERS, ids=relative)
+@pytest.mark.parametrize("notebook", CHAPTERS + GUIDES, ids=relative)
 def test_chapter_ends_in_short(notebook):
     cells = nbformat.read(notebook, 4).cells
     prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
@@ -172,6 +173,13 @@ def test_reports_compute_their_verdicts(report):
     typed = [cell.source for cell in nbformat.read(report, 4).cells
              if cell.cell_type == "markdown" and VERDICT.search(cell.source)]
     assert typed == [], "compute it, for example with format_agreement"
+
+
+def test_claims_open_with_their_figure():
+    "The forest plot is the first thing that the page of the claims shows"
+    shown = [call for cell in code_cells(PROJECT/"reports"/"13_claims.ipynb")
+             for call in re.findall(r"(?:display|show_figure)\(.*", cell.source)]
+    assert shown[0].startswith('show_figure(workspace, "claims", claims_figure(')
 
 
 def test_typed_verdicts_are_found():

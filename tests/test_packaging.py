@@ -1,6 +1,7 @@
 "The package, the notebooks, and the files written from them agree; sdist, wheel and installer work"
 import filecmp
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -55,6 +56,53 @@ def test_versions_agree():
     assert get_config(PROJECT).version == version
     assert yaml.safe_load((PROJECT/"CITATION.cff").read_text())["version"] == version
     assert f"\n## {version}\n" in (PROJECT/"CHANGELOG.md").read_text()
+
+
+def test_descriptions_of_the_software_agree():
+    "settings.ini, CITATION.cff, codemeta.json and .zenodo.json"
+    package, citation = settings()["DEFAULT"], yaml.safe_load((PROJECT/"CITATION.cff").read_text())
+    code, deposit = (json.loads((PROJECT/name).read_text()) for name in ("codemeta.json", ".zenodo.json"))
+    assert package["name"] == code["name"] and citation["title"] == deposit["title"]
+    assert citation["title"].startswith(package["name"] + ": ")
+    assert package["description"] == citation["abstract"] == code["description"] == deposit["description"]
+    assert package["version"] == str(citation["version"]) == code["version"] == deposit["version"]
+    assert package["license"] == citation["license"] == Path(code["license"]).name == deposit["license"]
+    authors = [citation["authors"], code["author"], deposit["creators"]]
+    assert [[author["name"] for author in each] for each in authors] == [[package["author"]]]*3
+    assert package["keywords"].split(", ") == citation["keywords"] == code["keywords"] == deposit["keywords"]
+    paper = citation["preferred-citation"]
+    cited = [paper["doi"], *(reference["doi"] for reference in citation["references"])]
+    assert cited == [other["identifier"] for other in deposit["related_identifiers"]]
+    stated = [(f"https://doi.org/{paper['doi']}", paper["title"])]
+    assert stated == [(other["@id"], other["name"]) for other in code["referencePublication"]]
+
+
+def test_tested_pythons_are_the_declared_ones():
+    declared = re.findall(r"Python :: (3\.\d+)", settings()["DEFAULT"]["classifiers"])
+    for name, job in {"ci": "test", "release": "wheel"}.items():
+        workflow = yaml.safe_load((PROJECT/".github"/"workflows"/f"{name}.yml").read_text())
+        assert workflow["jobs"][job]["strategy"]["matrix"]["python"] == declared
+    for name in ("Containerfile", ".devcontainer/devcontainer.json", ".binder/runtime.txt"):
+        version = re.search(r"python[=:-](3\.\d+)", (PROJECT/name).read_text(), re.I)[1]
+        assert version in declared, name
+    assert f'requires-python = ">={declared[0]}"' in (PROJECT/"pyproject.toml").read_text()
+
+
+INSTALL = re.compile(r'pip install (?:--?[\w-]+ )*("[^"]+"|[\w.,[\]-]+)')
+
+
+def test_hints_name_no_package_of_an_index():
+    "Nobody has published `boneage` in an index: `pip install boneage` could install something else"
+    sources = [(path, cell.source) for path in NOTEBOOKS + PAGES for cell in nbformat.read(path, 4).cells]
+    sources += [(path, path.read_text()) for path in [*MODULES, *sorted(PROJECT.glob("*.md"))]]
+    extras = set(requirements()) - {""}
+    others = {Requirement(line).name for lines in requirements().values() for line in lines}
+    found = [(path, target) for path, text in sources for target in INSTALL.findall(text.replace('\\"', '"'))]
+    assert len({path for path, _ in found}) > 8
+    for path, target in found:
+        extra = re.fullmatch(r'"\.\[([\w,-]+)\]"', target)
+        named = extra and set(extra[1].split(",")) <= extras
+        assert named or target == "." or target in others, f"{path}: pip install {target}"
 
 
 SCRATCH = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "*.egg-info", "*.pyc")
@@ -202,6 +250,18 @@ def test_notebook_is_fit_to_be_shown(notebook):
         assert not re.search(rf"{re.escape(str(place))}/\w", text), f"a path of one computer: {place}"
 
 
+def test_export_removes_live_widgets(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(PROJECT/"tools")
+    from export import WIDGET, drop_live_widgets
+    image, text = {"image/png": "iVBORw0K"}, {"text/plain": "Button()"}
+    outputs = [nbformat.v4.new_output("display_data", data)
+               for data in (image | text | {WIDGET: dict(model_id="1")}, text | {WIDGET: {}}, text)]
+    path = tmp_path/"lesson.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=outputs)]), path)
+    assert drop_live_widgets(path) and not drop_live_widgets(path)
+    assert [output["data"] for output in nbformat.read(path, 4).cells[0].outputs] == [image, text]
+
+
 # ---- the installer
 
 @pytest.fixture
@@ -237,6 +297,14 @@ def test_install_falls_back_to_pip(installer):
     installer.succeed = lambda command: "uv" not in command
     installer.main()
     assert "-m pip install" in installer.commands[-1] and installer.DONE.is_file()
+
+
+def test_install_takes_the_newest_versions_on_request(installer, monkeypatch):
+    installer.main()
+    monkeypatch.setattr(installer, "PINS", ())  # NEWEST=1
+    installer.main()
+    assert "constraints.txt" not in installer.commands[-1] and ".[dicom," in installer.commands[-1]
+    assert len(installer.commands) == 6
 
 
 def test_failed_install_starts_again(installer):

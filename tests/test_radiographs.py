@@ -456,7 +456,7 @@ def test_dicom_that_holds_no_radiograph(tmp_path, radiograph):
 def test_dicom_without_pydicom(tmp_path, radiograph, monkeypatch):
     path = save_dicom(tmp_path/"hand.dcm", dicom(as_bits(radiograph, 8)))
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
-    check_rejected(path, r'pip install "boneage\[dicom\]"')
+    check_rejected(path, r'pip install "\.\[dicom\]"')
 
 
 def test_damaged_bytes_raise_no_other_error(tmp_path, radiograph):

@@ -1,20 +1,26 @@
 "The site builds from a whole or partial run, with working links, and loads nothing from other servers"
 import json
+import os
+import posixpath
 import re
+import shutil
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 
 from boneage import __version__
 
 PROJECT = Path(__file__).resolve().parent.parent
-BESIDE = {"howto": "dicom_folder own_data own_annotations gpu cluster add_network add_region",
+BESIDE = {"howto": "dicom_folder own_data own_annotations gpu cluster add_network add_region growth",
           "play": "phantom mask key_points registration contrast_and_regions bone_age"}
 sys.path.insert(0, str(PROJECT/"tools"))
-from check_site import check_site  # noqa: E402
+import build_site  # noqa: E402
+from check_site import PageReader, check_site  # noqa: E402
 from site_measures import reliability_page, speed_page  # noqa: E402
 from site_pages import WINGS, Page, run_times  # noqa: E402
 
@@ -28,14 +34,16 @@ def report(path: Path, *cells):
                                      "text/plain": "Button()"})
     table = output("execute_result", {"text/html": "<table><tr><td>31.56</td></tr></table>",
                                       "text/plain": "31.56"}, execution_count=1)
-    last = code("boneage.paper.evaluation.mae_table()", outputs=[table, widget], execution_count=1)
+    heading = output("display_data", {"text/markdown": "## Problems of the input\n\nNone was found."})
+    last = code("boneage.paper.evaluation.mae_table()", outputs=[table, heading, widget], execution_count=1)
     cells = [*map(markdown, cells[:1]), parameters, *map(markdown, cells[1:]), last]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=dict(papermill=dict(duration=12.4))), path)
 
 
-def build(root: Path) -> subprocess.CompletedProcess:
+def build(root: Path, renderer: str) -> subprocess.CompletedProcess:
     "Run the builder as the pipeline does"
-    command = [sys.executable, PROJECT/"tools"/"build_site.py", "--root", root, "--out", root/"site"]
+    command = [sys.executable, PROJECT/"tools"/"build_site.py", "--root", root, "--out", root/"site",
+               "--renderer", renderer]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -50,10 +58,8 @@ $$J = \frac{1}{n} \sum_{i=1}^n \frac{y_i \hat{y}_i}{y_i + \hat{y}_i - y_i \hat{y
 DOWNLOADS = "Download: [the figure, SVG](../figures/mae.svg) · [its data, CSV](../figures/mae.csv)"
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    "A workspace with two reports of a run that was stopped, and its site"
-    root = tmp_path_factory.mktemp("work")/"partial"
+def workspace(root: Path) -> Path:
+    "A workspace with two reports of a run that was stopped"
     report(root/"notebooks"/"01_cohort.ipynb", COHORT, LOSS, "An error of {{< var story.mae >}} months.",
            DOWNLOADS)
     report(root/"notebooks"/"07_training_1.ipynb", "# Fitting\n> Models")
@@ -66,15 +72,39 @@ def root(tmp_path_factory) -> Path:
         (root/"results"/f"{name}.json").write_text(json.dumps(results))
     (root/"figures").mkdir()
     for name in ("mae.svg", "mae.csv"): (root/"figures"/name).write_text("figure")
+    return root
+
+
+QUARTO = pytest.param("quarto", marks=pytest.mark.skipif(not shutil.which("quarto"),
+                                                         reason="Quarto is not installed"))
+
+
+@pytest.fixture(scope="module", params=["smalldocs", QUARTO])
+def root(request, tmp_path_factory) -> Path:
+    "A workspace and its site, by each renderer that is installed"
+    root = workspace(tmp_path_factory.mktemp("work")/"partial")
     (root/"site.building").mkdir()  # of a build that was killed
     (root/"site.building"/"rest").touch()
-    done = build(root)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
+    done = build(root, request.param)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "" or request.param == "quarto", done.stderr
     assert done.stdout.splitlines()[-1] == f"The site: {(root/'site'/'index.html').as_uri()}"
     return root
 
 
 def page(root: Path, name: str) -> str: return (root/"site"/f"{name}.html").read_text()
+
+
+def links(text: str, name: str) -> set[str]:
+    "Where a page leads to, as addresses in the site: renderers write `./a.html`, `a.html` and `../b/a.html`"
+    addresses = [f"{posixpath.basename(name)}.html{address}" if address.startswith("#") else address
+                 for address in PageReader(text).links if not re.match("[a-z]+:", address)]
+    return {posixpath.normpath(posixpath.join(posixpath.dirname(name), address)) for address in addresses}
+
+
+def pictures(text: str) -> int:
+    "Number of pictures of cells, inside the page or in files beside it"
+    return len(re.findall(r'<img [^>]*src="(?:data:image/|[^"]*_files/)', text))
 
 
 def test_nothing_is_broken_or_fetched(root):
@@ -99,41 +129,58 @@ def test_sidebar_lists_the_wings(root):
     text = page(root, "index")
     folders = {path.parent.name for path in (PROJECT/"nbs").rglob("[0-9]*.ipynb")}
     assert set(WINGS) == folders
-    sidebar = text[text.index("sidebar"):]
+    sidebar = text[text.index('id="quarto-sidebar"'):]
     places = [sidebar.index(f">{title}<") for title, _ in WINGS.values()]
     assert places == sorted(places)
-    for wing in WINGS: assert f'href="library/{wing}/' in sidebar
+    addresses = links(sidebar, "index")
+    for wing in WINGS: assert any(address.startswith(f"library/{wing}/") for address in addresses)
 
 
 def test_reports_show_their_outputs(root):
     text = page(root, "reports/cohort")
     assert "31.56" in text and "An error of 6.10 months" in text and "Words before" in text
-    assert "<math" in text and "(3)" in text and "katex" not in text.lower()
+    formula = re.search('<math[^>]* display="block".*?</math>', text, re.S)[0]
+    assert "(3)" in unescape(re.sub("<annotation.*?</annotation>|<[^>]+>", "", formula, flags=re.S))
+    assert "katex" not in text.lower()
     assert "Button()" not in text and "vnd.jupyter.widget" not in text
     for address in ("registration.html", "geometry.html#fit_similarity"):
-        assert f'href="../library/assessing/{address}"' in text
+        assert f"library/assessing/{address}" in links(text, "reports/cohort")
     assert "the test set" in text and "test_set.html" not in text
     assert "part 2" in page(root, "reports/training_1")
 
 
+def test_contents_list_the_headings_of_outputs(root):
+    text = page(root, "reports/cohort")
+    assert "reports/cohort.html#problems-of-the-input" in links(text, "reports/cohort")
+    assert text.index("31.56") < text.index("None was found.") < text.index("Made in 12 s.")
+    assert "None</" not in text  # the source of the cell that is added
+
+
 def test_library_shows_code_lessons_and_outputs(root):
     text = page(root, "library/assessing/geometry")
-    for part in ("exported", 'id="fit_similarity"', "data:image/png", "expect_fail"): assert part in text
-    names = page(root, "library/names")
-    assert re.search(r'href="(../library/)?assessing/geometry.html#fit_similarity"', names)
+    for part in ("exported", 'id="fit_similarity"', "expect_fail"): assert part in text
+    assert pictures(text)
+    names = links(page(root, "library/names"), "library/names")
+    assert "library/assessing/geometry.html#fit_similarity" in names
+
+
+def test_pictures_are_described(root):
+    for path in (root/"site").rglob("*.html"):
+        assert not re.search(r"<img (?![^>]*\balt=)", path.read_text()), path
+    assert 'alt="Figure: A test hand"' in page(root, "library/assessing/geometry")
 
 
 def test_play_pages_show_controls_and_two_settings(root):
     for name in BESIDE["play"].split():
         text = page(root, f"play/{name}")
-        assert "interact(show" in re.sub("<[^>]+>", "", text) and text.count("data:image/png") == 2, name
+        assert "interact(show" in re.sub("<[^>]+>", "", text) and pictures(text) == 2, name
         assert "set_matplotlib_formats" not in text and "eval: false" not in text, name
 
 
 def test_front_page_describes_the_run(root):
     text = page(root, "index")
     assert "not a medical device" in text and "say nothing of clinical accuracy" in text
-    assert 'href="reports/cohort.html"' in text
+    assert "reports/cohort.html" in links(text, "index")
 
 
 def test_times_of_reports_are_added_up(tmp_path):
@@ -169,17 +216,18 @@ def test_front_page_shows_the_results(root):
     assert "4.97" in test_set and test_set.count("–") == 2  # neither this run nor the sample has a test set
     assert "55.50" in rows["baseline: median age of the sex"]
     assert "33.50" in rows["the best ensemble on the validation set"]
-    assert text.count("data:image/png") + text.count("<img") >= 2
+    assert pictures(text) >= 2
     for address in ("howto/dicom_folder.html", "howto/gpu.html", "play/index.html", "library/index.html",
                     "glossary.html", "reports/cohort.html"):
-        assert f'href="{address}"' in text, address
+        assert address in links(text, "index")
     assert "reports/claims.html" not in text  # not run
 
 
 def test_figures_can_be_downloaded(root):
     text = page(root, "reports/cohort")
     for name in ("mae.svg", "mae.csv"):
-        assert f'href="../figures/{name}"' in text and (root/"site"/"figures"/name).read_text() == "figure"
+        assert f"figures/{name}" in links(text, "reports/cohort")
+        assert (root/"site"/"figures"/name).read_text() == "figure"
 
 
 def test_pages_end_with_how_they_were_made(root):
@@ -190,24 +238,132 @@ def test_pages_end_with_how_they_were_made(root):
 
 def test_glossary_leads_to_chapters(root):
     text = page(root, "glossary")
-    assert "Epiphysis" in text and 'href="library/assessing/registration.html"' in text
+    assert "Epiphysis" in text and "library/assessing/registration.html" in links(text, "glossary")
 
 
 def test_search_works_without_a_server(root):
     script = (root/"site"/"search.js").read_text()
     entries = json.loads(script.removeprefix("window.searchIndex = ").removesuffix(";"))
     assert any("capitate" in entry["text"] for entry in entries)
-    assert "search.json" in page(root, "index")
+    branch = re.search(r'if \(location.protocol === "file:"\) \{.*?\n\}', page(root, "index"), re.S)[0]
+    assert "search.json" in branch and "window.shownWarning = true;" in branch  # no alert of Quarto's search
 
 
 def test_failed_build_keeps_the_old_site(root):
     before = page(root, "index")
     broken = root/"notebooks"/"02_broken.ipynb"
     broken.write_text("{")
-    done = build(root)
+    done = build(root, "smalldocs")
     broken.unlink()
     assert done.returncode != 0 and page(root, "index") == before
 
+
+# ------------------------------------------------------------------ Quarto, where it need not be installed
+
+# What Quarto writes around a page with a table of HTML: scripts of other servers, and "Story" marked on each
+AROUND = """<html><head>
+<script src="https://cdn.example.org/require.min.js" integrity="sha512-x==" crossorigin="anonymous"></script>
+<script src="https://cdn.example.org/jquery.min.js" crossorigin="anonymous" data-relocate-top="true"></script>
+<script type="application/javascript">define('jquery', [],function() {return window.jQuery;})</script>
+<script src="TOPindex.js"></script></head><body>
+<a class="nav-link active" href="TOPindex.html" aria-current="page"> <span class="menu-text">Story</span></a>
+<a class="nav-link" href="TOPglossary.html">Glossary</a></body></html>"""
+PROGRAM = """#!{python}
+import json, shutil, sys
+from pathlib import Path
+if "--broken" in {given!r}: sys.exit("" if "--quiet" in sys.argv else "ERROR: Couldn't locate key href")
+folder = Path(sys.argv[2])
+shutil.copytree(folder, {given!r})
+Path({given!r}, "arguments.json").write_text(json.dumps(sys.argv[1:]))
+for source in [*folder.rglob("*.ipynb"), *folder.rglob("*.md")]:
+    page = folder/"rendered"/source.relative_to(folder).with_suffix(".html")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    top = "../"*len(source.relative_to(folder).parent.parts)
+    page.write_text({around!r}.replace("TOP", top))
+(folder/"rendered"/"index.js").touch()
+"""
+
+
+def stand_in(folder: Path, given: str) -> str:
+    "A program called quarto that records what it is given; returns a PATH on which it comes first"
+    program = folder/"quarto"
+    program.write_text(PROGRAM.format(python=sys.executable, given=given, around=AROUND))
+    program.chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> Path:
+    "What the builder gives to Quarto, with its arguments; the site lies in the workspace beside it"
+    folder = tmp_path_factory.mktemp("quarto")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", stand_in(folder, str(folder/"given")))
+        build_site.main(["--root", str(workspace(folder/"work"))])
+    return folder/"given"
+
+
+def test_quarto_is_preferred_and_shows_errors(given):
+    arguments = json.loads((given/"arguments.json").read_text())
+    assert [arguments[0], *arguments[2:]] == ["render", "--log-level", "warning"]
+
+
+def test_error_of_quarto_is_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", stand_in(tmp_path, "--broken"))
+    with pytest.raises(SystemExit, match="could not be rendered: ERROR: Couldn't locate key href"):
+        build_site.render(tmp_path, "quarto")
+
+
+def test_configuration_has_no_anchors(given):
+    text = (given/"_quarto.yml").read_text()
+    assert text.count("href: glossary.md") == 2  # in the bar and in the sidebar
+    kinds = {type(token) for token in yaml.scan(text)}
+    assert yaml.ScalarToken in kinds and not kinds & {yaml.AnchorToken, yaml.AliasToken}
+
+
+def test_sources_are_lists_of_lines(given):
+    pages = sorted(given.rglob("*.ipynb"))
+    cells = [cell for path in pages for cell in json.loads(path.read_text())["cells"]]
+    assert len(pages) > 50 and all(isinstance(cell["source"], list) for cell in cells)
+    front = json.loads((given/"index.ipynb").read_text())["cells"][0]["source"]
+    assert front[0] == "---\n" and front[-1] == "---"
+    lines = [line for cell in cells for line in cell["source"][:-1]]
+    assert len(lines) > 1000 and all(line.endswith("\n") and line.count("\n") == 1 for line in lines)
+
+
+def test_pages_of_quarto_fetch_nothing(given):
+    site = given.parent/"work"/"site"
+    assert check_site(site) == []
+    for path in site.rglob("*.html"): assert re.findall("<script[^>]*>", path.read_text()) == [
+        f'<script src="{"../"*len(path.relative_to(site).parent.parts)}index.js">']
+
+
+def test_navigation_marks_the_current_page_alone(given):
+    site = given.parent/"work"/"site"
+    current = [path for path in site.rglob("*.html") if "aria-current" in path.read_text()]
+    assert current == [site/"index.html"] and "nav-link active" in current[0].read_text()
+    assert "active" not in (site/"library"/"index.html").read_text()
+
+
+STYLE = {"links in tables keep their words": "main .table a { word-break: normal",
+         "names in the text wrap": "main :not(pre) > code { white-space: normal; overflow-wrap: anywhere; }",
+         "tables scroll on a phone": "(max-width: 767.98px) {\n  main table { display: block;",
+         "columns as wide as their content": "main table col { width: auto !important; }",
+         "tables are not stretched": "main table, main .table { width: auto; }",
+         "nor striped": "main .table-striped > tbody > tr > * { --bs-table-bg-type: transparent;",
+         "navigation is not printed": "@media print {\n  #quarto-header, #quarto-sidebar,",
+         "a line of code under the button cannot be read": ".code-copy-button { background-color: #ffffffd9;"}
+
+
+@pytest.mark.parametrize("rule", STYLE.values(), ids=STYLE)
+def test_style_for_the_pages_of_quarto(given, rule):
+    assert rule in (given/"site.css").read_text()
+
+
+def test_navigation_stays_while_scrolling(given):
+    assert yaml.safe_load((given/"_quarto.yml").read_text())["website"]["navbar"]["pinned"] is True
+
+
+# ------------------------------------------------------------------ the check of a site
 
 @pytest.mark.parametrize("body, problem", [
     ('<a href="gone.html">x</a>', "broken link: gone.html"),
@@ -221,6 +377,7 @@ def test_failed_build_keeps_the_old_site(root):
     ('<script>import x from "https://example.org/x.mjs"</script>', "fetched from elsewhere"),
     ('<pre>#| export\ndef f(): pass</pre>', "a directive on the page"),
     ('<p>{{< var x >}}</p>', "a shortcode on the page"),
+    ('<h2 id="warp">Warp</h2><p><span id="warp"></span></p>', "the same id twice: warp"),
     (r'<p>\(x\)</p>', "a raw formula on the page"),
     ('<p>see @fig-x</p>', "a reference on the page"),
 ])

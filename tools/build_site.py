@@ -12,32 +12,51 @@ from latex2mathml.converter import convert
 from site_pages import assemble
 
 FORMULA = re.compile(r'<span class="math (inline|display)">\s*\\[(\[](.*?)\\[)\]]\s*</span>', re.S)
-TAG = re.compile(r"\\tag\{([^}]*)\}")
-KATEX = re.compile(r'<(?:link|script)[^>]*katex[^>]*>(?:</script>)?')
+# Scripts of other servers, which no page needs: those of smalldocs for formulas, those of Quarto for widgets
+REMOTE = re.compile(r'<script[^>]+\bsrc="(?:https?:)?//[^>]*>\s*</script>\s*|<link[^>]*katex[^>]*>'
+                    r"|<script[^>]*>\s*define\('jquery'.*?</script>\s*", re.S)
+CURRENT = re.compile(r'<a\b[^>]*\bnav-link\b[^>]*\baria-current="page"[^>]*>')
+UNDESCRIBED = re.compile(r"<h[1-6]\b[^>]*>(.*?)</h[1-6]>|<img (?![^>]*\balt=)", re.S)
 OURS = re.compile("html-math-method|execute.enabled")  # formulas become MathML here, and nothing is executed
 
 
 def mathml(match) -> str:
     "A formula as MathML, which needs no script; the one of smalldocs would come from another server"
-    source = html.unescape(match[2]).strip()
-    number = TAG.search(source)
-    formula = convert(TAG.sub("", source), display="block" if match[1] == "display" else "inline")
-    return f'<span class="equation">{formula}<span>({number[1]})</span></span>' if number else formula
+    return convert(html.unescape(match[2]).strip(), display="block" if match[1] == "display" else "inline")
 
 
-def render(folder: Path) -> Path:
+def described(text: str) -> str:
+    "A page whose pictures have a text for those who do not see them: the heading above"
+    heading = ""
+    def describe(match):
+        nonlocal heading
+        if match[1] is None: return f'<img alt="Figure: {heading}" '
+        heading = re.sub(r"<[^>]*>|\"", "", match[1]).strip()
+        return match[0]
+    return UNDESCRIBED.sub(describe, text)
+
+
+def tidied(page: Path) -> str:
+    "A rendered page without remote scripts; its bar marks no other page as current, pictures have a text"
+    def marked(link):
+        target = page.parent/re.search(r'\bhref="([^"#]*)', link[0])[1]
+        if target.resolve() == page.resolve(): return link[0]
+        return link[0].replace(' aria-current="page"', "").replace("nav-link active", "nav-link")
+    text = page.read_text(encoding="utf-8")
+    return described(CURRENT.sub(marked, REMOTE.sub("", FORMULA.sub(mathml, text))))
+
+
+def render(folder: Path, renderer: str) -> Path:
     "Render the sources in `folder`; returns the folder of the finished site"
-    quarto = shutil.which("quarto")
-    program = [quarto] if quarto else [sys.executable, "-m", "smalldocs.cli"]
-    command = [*program, "render", "--quiet", folder]
+    # `--quiet` would silence the errors of Quarto, too
+    command = {"quarto": ["quarto", "render", folder, "--log-level", "warning"],
+               "smalldocs": [sys.executable, "-m", "smalldocs.cli", "render", "--quiet", folder]}[renderer]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode: sys.exit(f"The site could not be rendered: {(done.stderr or done.stdout).strip()}")
     for line in done.stderr.splitlines():
         if not OURS.search(line): print(f"  {line}", file=sys.stderr)
     site = folder/"rendered"
-    for page in site.rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        if "katex" in text: page.write_text(KATEX.sub("", FORMULA.sub(mathml, text)), encoding="utf-8")
+    for page in site.rglob("*.html"): page.write_text(tidied(page), encoding="utf-8")
     index = site/"search.json"
     if index.is_file():
         entries = json.dumps(json.loads(index.read_text(encoding="utf-8")))
@@ -61,13 +80,16 @@ def main(arguments=None):
                         help="workspace of the run whose reports are shown")
     parser.add_argument("--out", type=Path,
                         help="folder of the finished site (default: site/ in the workspace)")
+    parser.add_argument("--renderer", choices=["quarto", "smalldocs"],
+                        default="quarto" if shutil.which("quarto") else "smalldocs",
+                        help="default: Quarto where it is installed")
     chosen = parser.parse_args(arguments)
     out = (chosen.out or chosen.root/"site").absolute()
     building = out.with_name(out.name + ".building")
     shutil.rmtree(building, ignore_errors=True)  # of a build that was cut short
     building.mkdir(parents=True)
     assemble(chosen.root, building)
-    publish(render(building), out)
+    publish(render(building, chosen.renderer), out)
     shutil.rmtree(building)
     print(f"The site: {(out/'index.html').as_uri()}")
 

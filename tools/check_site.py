@@ -1,6 +1,7 @@
-"Check a built site: links lead to pages, nothing comes from other servers, no raw markup is shown"
+"Check a built site: links lead to pages, ids are unique, nothing comes from other servers, no raw markup"
 import re
 import sys
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -22,13 +23,13 @@ class PageReader(HTMLParser):
     "Links, fetched addresses, ids and the text of one page"
     def __init__(self, text: str):
         super().__init__()
-        self.ids, self.links, self.fetched, self.text = set(), [], [], []
+        self.ids, self.links, self.fetched, self.text = Counter(), [], [], []
         self.scripts, self.styles, self.inside = [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         has = dict(attributes)
-        if has.get("id"): self.ids.add(has["id"])
+        if has.get("id"): self.ids[has["id"]] += 1
         if tag == "a" and has.get("href"): self.links.append(has["href"])
         if has.get(FETCHED.get(tag)): self.fetched.append(has[FETCHED[tag]])
         self.styles.append(has.get("style") or "")
@@ -60,6 +61,7 @@ def check_page(page: PageReader, file: Path, site: Path, pages: dict[Path, PageR
                  for address in REMOTE_IN_STYLE.findall(style)]
     problems += [f"fetched from elsewhere: {address}" for script in page.scripts
                  for address in REMOTE_IN_SCRIPT.findall(script)]
+    problems += [f"the same id twice: {name}" for name, count in page.ids.items() if count > 1]
     text = "".join(page.text)
     problems += [f"{what} on the page: {text[m.start():m.start() + 60].strip()!r}"
                  for what, pattern in LITERALS.items() for m in pattern.finditer(text)]

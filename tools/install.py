@@ -15,6 +15,8 @@ DONE = VENV/"boneage-done"              # holds the fingerprint of what was inst
 UNFINISHED = VENV/"boneage-unfinished"  # there while an installation is under way
 REQUIREMENTS = "settings.ini", "setup.py", "pyproject.toml", "constraints.txt"
 EXTRAS = "dicom,reports,slurm,distributed,docs,dev,onnx,fine-tuning"
+# The exact versions; or, with NEWEST=1, the newest ones in the ranges of settings.ini
+PINS = () if os.environ.get("NEWEST") else ("-c", "constraints.txt")
 MERGE = ("PATH=.venv/bin:$PATH; if command -v nbdev-merge >/dev/null; "
          "then nbdev-merge %O %A %B %P; else git merge-file %A %O %B; fi")
 
@@ -22,7 +24,7 @@ MERGE = ("PATH=.venv/bin:$PATH; if command -v nbdev-merge >/dev/null; "
 def fingerprint() -> str:
     "Changes with the requirements, the version of Python and the project's folder"
     requirements = [(PROJECT/name).read_bytes() for name in REQUIREMENTS]
-    others = [text.encode() for text in (sys.version, EXTRAS, str(PROJECT))]
+    others = [text.encode() for text in (sys.version, EXTRAS, str(PROJECT), *PINS)]
     return hashlib.sha256(b"\0".join(requirements + others)).hexdigest()
 
 
@@ -43,8 +45,8 @@ def make_venv():
 
 
 def install() -> bool:
-    "Install the library, editable, with its extras at pinned versions: with uv, which is faster, or pip"
-    wanted = "-c", "constraints.txt", "-e", f".[{EXTRAS}]"
+    "Install the library, editable, with its extras: with uv, which is faster, or pip"
+    wanted = *PINS, "-e", f".[{EXTRAS}]"
     pip = PYTHON, "-m", "pip", "install", "--disable-pip-version-check"
     uv = PYTHON, "-m", "uv", "pip", "install", "-q", "--python", PYTHON
     links = os.environ.get("PIP_FIND_LINKS")  # uv has a variable of its own

@@ -24,6 +24,8 @@ LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?:[\w./-]*/)?([\w-]+)\.ipynb(#[\w-]+)?\
 QUOTED = re.compile(r"\[[^\]]*\]\([^)]*\)|(?<!`)`([A-Za-z_][\w.]*)(?:\(\))?`(?!`)")
 FENCED = re.compile(r"(^```.*?^```$)", re.M | re.S)
 PROSE = re.compile(r"^(?!#|    ).+$", re.M)  # neither heading nor code
+HEADING = re.compile(r"^##+ +`?(.+?)`?$", re.M)
+TAG = re.compile(r"\\tag\{([^}]*)\}")  # the number of an equation, which pandoc drops from MathML
 WIDGETS = "application/vnd.jupyter.widget-view+json"
 
 # Keys of reports/paper.yml in the table of the front page
@@ -118,15 +120,15 @@ def processed(page: Page, links: Links, fold: bool = False) -> dict:
     notebook = nbformat.read(page.source, 4)
     front = yaml.safe_dump(dict(title=page.title, description=page.summary), allow_unicode=True, width=10**6)
     injected = any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
-    cells = [nbformat.v4.new_raw_cell(f"---\n{front}---")]
+    cells, taken = [nbformat.v4.new_raw_cell(f"---\n{front}---")], headings(notebook.cells)
     for number, cell in enumerate(notebook.cells):
         if injected and "parameters" in cell.metadata.get("tags", []): continue  # the run's own follow
         if cell.cell_type == "markdown":
             # the front matter holds title and summary
             text = re.sub(r"\A# .+\n*(> .+\n*)?", "", cell.source) if number == 0 else cell.source
-            cell.source = links.resolve(text, page.address)
+            cell.source = TAG.sub(r"\\qquad(\1)", links.resolve(text, page.address))
             if cell.source.strip(): cells.append(cell)
-        elif cell.cell_type == "code": add_code(cells, cell, fold)
+        elif cell.cell_type == "code": add_code(cells, cell, fold, taken)
     cells.append(nbformat.v4.new_markdown_cell(closing(notebook, page)))
     kernel = dict(name="python3", language="python", display_name="Python 3")
     notebook.cells, notebook.metadata = cells, dict(kernelspec=kernel)
@@ -134,7 +136,7 @@ def processed(page: Page, links: Links, fold: bool = False) -> dict:
     return notebook | dict(nbformat=4, nbformat_minor=4)
 
 
-def add_code(cells: list, cell, fold: bool):
+def add_code(cells: list, cell, fold: bool, taken: set[str]):
     "Append a code cell to the cells of a page; with `fold`, cells without output between them share one fold"
     directives = DIRECTIVE.findall(cell.source)
     if {"hide", "default_exp"} & set(directives): return
@@ -142,7 +144,26 @@ def add_code(cells: list, cell, fold: bool):
     cell.outputs = [output for output in map(without_widget, cell.get("outputs", [])) if output]
     if fold and cells[-1].cell_type == "code" and not cells[-1].outputs:
         cell.source = cells.pop().source + "\n\n" + cell.source.removeprefix("#| code-fold: true\n")
-    cells += marked(cell) if "export" in directives else [cell]
+    cells += marked(cell, taken) if "export" in directives else divided(cell)
+
+
+def headings(cells: list) -> set[str]:
+    "The ids of headings of one word, which a renderer makes of the word"
+    return {match[1].lower() for cell in cells if cell.cell_type == "markdown"
+            for match in HEADING.finditer(cell.source)}
+
+
+def divided(cell) -> list:
+    "A code cell, divided before each output that is a heading, so that the page's contents list the heading"
+    cells = [cell]
+    outputs, cell.outputs = cell.outputs, []
+    for output in outputs:
+        text = output.get("data", {}).get("text/markdown", "")
+        if HEADING.match(text):
+            rest = nbformat.v4.new_code_cell("#| echo: false\nNone")
+            cells += [nbformat.v4.new_markdown_cell(text), rest]
+        else: cells[-1].outputs.append(output)
+    return [cell for cell in cells if cell.cell_type == "markdown" or cell.outputs or cell is cells[0]]
 
 
 def closing(notebook, page: Page) -> str:
@@ -152,9 +173,9 @@ def closing(notebook, page: Page) -> str:
     return f"*{code_version()}; radiographs: phantoms, from the seeds in the cells.*"
 
 
-def marked(cell) -> list:
-    "An exported cell inside a block that the style marks, with anchors for its names"
-    anchors = "".join(f"[]{{#{name}}}" for name in definitions(cell.source))
+def marked(cell, taken: set[str]) -> list:
+    "An exported cell inside a block that the style marks, with anchors for names that are no heading's id"
+    anchors = "".join(f"[]{{#{name}}}" for name in definitions(cell.source) if name not in taken)
     opening = "::: {.exported}" + (f"\n{anchors}" if anchors else "")
     return [nbformat.v4.new_markdown_cell(opening), cell, nbformat.v4.new_markdown_cell(":::")]
 
@@ -381,7 +402,8 @@ def write_notebook(folder: Path, page: Page, notebook: dict):
     "Write a processed notebook to the address of its page"
     target = folder/f"{page.address}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(notebook, ensure_ascii=False))
+    # each source as a list of lines: Quarto loses the line breaks of a source in one piece
+    target.write_text(nbformat.v4.writes(nbformat.from_dict(notebook)), encoding="utf-8")
 
 
 def write_configuration(folder: Path, groups: dict[str, list[Page]]):
@@ -402,4 +424,7 @@ def write_configuration(folder: Path, groups: dict[str, list[Page]]):
     render = ["index.ipynb", "glossary.md", "speed.md", "reliability.md", *(f"{name}/*" for name in folders)]
     config["project"] |= {"output-dir": "rendered", "render": render}
     if (folder/"figures").is_dir(): config["project"]["resources"] = ["figures/*"]
-    (folder/"_quarto.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    # every entry in full: Quarto does not understand the anchors that YAML writes for what stands twice
+    dumper = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
+    text = yaml.dump(config, Dumper=dumper, sort_keys=False, allow_unicode=True)
+    (folder/"_quarto.yml").write_text(text, encoding="utf-8")

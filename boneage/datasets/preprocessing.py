@@ -6,7 +6,7 @@
 __all__ = ['BATCH', 'PREDICTED', 'MATRIX_COLUMNS', 'map_in_parallel', 'result_or_raise', 'collect_batches',
            'collect_rows', 'read_segmentation_inputs', 'write_masks', 'use_hand_masks',
            'RadiographMeasures', 'measure_radiograph', 'matrix_from_row', 'register_radiograph',
-           'register_cohort', 'extract_regions', 'write_regions', 'read_regions']
+           'register_cohort', 'extract_regions', 'stretch', 'write_regions', 'read_regions']
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #02
 import json
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 from rich.console import Console
@@ -303,9 +304,19 @@ def _reserve(
         with path.open("r+b") as file: os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
 
+# %% ../../nbs/datasets/34_preprocessing.ipynb #stretch
+def stretch(
+    image:np.ndarray,       # (H, W) float, or bool for a mask
+    shape:tuple[int, int],  # (h, w) of the result
+) -> np.ndarray:            # (h, w), dtype of `image`
+    "Resize an image to other sides, each by a factor of its own"
+    if image.shape == tuple(shape): return image
+    resized = cv2.resize(image.astype(np.float32), shape[::-1], interpolation=cv2.INTER_CUBIC)
+    return resized > 0.5 if image.dtype == bool else resized.clip(0, 1).astype(image.dtype)
+
 # %% ../../nbs/datasets/34_preprocessing.ipynb #31
 def write_regions(
-    radiographs:pd.DataFrame,       # columns id, path, mask, and MATRIX_COLUMNS
+    radiographs:pd.DataFrame,       # columns id, path, mask, MATRIX_COLUMNS, and maybe height and width
     contrasts:list[Contrast],
     wanted:list[tuple],             # (input, region) pairs, see `extract_regions`
     scales:dict, margin:float,
@@ -322,6 +333,8 @@ def write_regions(
         def cut(row):
             files = radiographs.iloc[row]
             image, mask = read_radiograph(files.path), read_mask(files["mask"])
+            shape = (files.height, files.width) if "height" in files else image.shape
+            image, mask = stretch(image, shape), stretch(mask, shape)
             hand_or_whole = mask if mask.any() else ~mask
             radiograph = RegisteredRadiograph(image, hand_or_whole, contrasts[row], matrix_from_row(files))
             regions = extract_regions(radiograph, wanted, scales, margin)

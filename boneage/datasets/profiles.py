@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['Augmentation', 'Schedule', 'CohortSettings', 'SegmentationSettings', 'KeyPointSettings',
-           'BoneAgeSettings', 'FineTuningSettings', 'ClusterSettings', 'Profile', 'change_settings',
-           'ProfileError', 'load_profile']
+           'BoneAgeSettings', 'LearningCurveSettings', 'FineTuningSettings', 'ClusterSettings',
+           'Profile', 'change_settings', 'ProfileError', 'load_profile']
 
 # %% ../../nbs/datasets/32_profiles.ipynb #02
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -116,11 +117,13 @@ class CohortSettings:
     source: Literal["phantoms", "folder"] = "phantoms"  # generated for the run, or read from DATA
     train: Count = 1200             # radiographs to fit on; 0: all that are not held out (folder)
     validation: Count = 240         # held-out radiographs
-    test: Count = 300               # folder: if DATA has no test set; phantoms: 0, or any for the set `hard`
+    test: Count = 300               # folder: if DATA has no test set; phantoms: of the set `hard`, up to 300
     shape: Shape = (512, 400)       # phantoms: height and width of the image, pixels
     labels: Literal["", "rsna"] = ""  # folder: use this project's key points and masks of RSNA radiographs
     phantoms: Count = 0             # folder: phantoms to fit segmentation and key points on
     composites: Count = 0           # folder: the same for composites of cut-out hands in DATA
+    thumbnail: Count = 0            # folder: side of the square to which they are reduced, pixels; 0: not
+    new_held_out: Flag = False      # folder: hold out only RSNA radiographs that this project has not used
 
 # %% ../../nbs/datasets/32_profiles.ipynb #18
 @dataclass(frozen=True, config=STRICT)
@@ -197,10 +200,21 @@ class BoneAgeSettings:
     schedule: Schedule = Schedule(14, 4e-3)
     batch_size: PositiveCount = 16
     augmentation: Augmentation = Augmentation(rotation=5.0, zoom=0.05, shift=0.05, gamma=0.2)
+    fits: PositiveCount = 1         # of each model for both sexes, from different seeds
+    fits_of_one_sex: PositiveCount = 1  # of each model for one sex
 
     def region(self, name:str) -> Region:
         "A region with the box of these settings"
         return find_region(name, self.boxes[name])
+
+# %% ../../nbs/datasets/32_profiles.ipynb #curve
+@dataclass(frozen=True, config=STRICT)
+class LearningCurveSettings:
+    "One bone-age model, fitted on parts of the training set"
+    model: str = "registered-hand-both-regression"
+    radiographs: Annotated[tuple[PositiveCount, ...], BeforeValidator(_as_tuple)] = ()  # of each part
+    draws: PositiveCount = 3        # samples of each size
+    shown: Count = 0                # smallest number of images in a fit; small parts are repeated
 
 # %% ../../nbs/datasets/32_profiles.ipynb #24
 @dataclass(frozen=True, config=STRICT)
@@ -252,6 +266,7 @@ class Profile:
     segmentation: SegmentationSettings = SegmentationSettings()
     keypoints: KeyPointSettings = KeyPointSettings()
     bone_age: BoneAgeSettings = BoneAgeSettings()
+    learning_curve: LearningCurveSettings = LearningCurveSettings()
     fine_tuning: FineTuningSettings = FineTuningSettings()
     cluster: ClusterSettings = ClusterSettings()
     data: str = ""                  # folder of the radiographs, if the cohort's source is "folder"
@@ -293,6 +308,8 @@ def _sentence(error:ValidationError) -> str:
     place = ".".join(map(str, first["loc"]))
     if key == "[key]": place = f"a key of {'.'.join(section[:-1])}"
     expected = _EXPECTED.get(first["type"], first["msg"].removeprefix("Input should be "))
+    if expected == "a number" and re.fullmatch(r"[+-]?\d+e[+-]?\d+", str(first["input"]), re.I):
+        expected += "; YAML needs a point and a sign in it, as in 1.0e-3"
     return f"{truncate_text(place)} is {truncate_text(repr(first['input']), 60)}, but should be {expected}"
 
 # %% ../../nbs/datasets/32_profiles.ipynb #36a
@@ -307,6 +324,19 @@ def _check_plain(text, path):
             raise ProfileError(f"{path}: a profile has no aliases (*name); write each value where it belongs")
         depth += isinstance(token, starts) - isinstance(token, ends)
         if depth > 20: raise ProfileError(f"{path}: this nests too deeply for a profile")
+    _check_keys(yaml.compose(text, yaml.SafeLoader), path)
+
+
+def _check_keys(node, path):
+    "Reject a mapping in which a key occurs twice"
+    if isinstance(node, yaml.SequenceNode):
+        for part in node.value: _check_keys(part, path)
+    if not isinstance(node, yaml.MappingNode): return
+    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+    if repeated := [key for key in keys if keys.count(key) > 1]:
+        shown = truncate_text(repr(repeated[0]), 60)
+        raise ProfileError(f"{path}: the key {shown} occurs twice in one section")
+    for _, part in node.value: _check_keys(part, path)
 
 # %% ../../nbs/datasets/32_profiles.ipynb #36b
 def load_profile(

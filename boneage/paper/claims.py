@@ -7,11 +7,11 @@ __all__ = ['UNSTATED', 'UNMEASURED', 'MIN_RADIOGRAPHS', 'CLAIM_COLUMNS', 'EXCEPT
            'GROUP_LABELS', 'PaperValue', 'read_paper', 'quotation', 'human_reader_mae',
            'compare_with_challenge', 'compare_with_paper', 'format_number', 'format_comparison',
            'format_agreement', 'claim_verdict', 'claim_row', 'paired_errors', 'compare_mae',
-           'region_claims', 'head_claims', 'preprocessing_claims', 'relative_cost', 'cost_table',
-           'cost_of', 'range_verdict', 'stage_claims', 'carpals_claims', 'compare_mae_unpaired',
-           'peak_claims', 'frequency_claims', 'pooled_errors', 'pooled_claims', 'compare_models',
-           'format_verdict_counts', 'verdict_of_order', 'format_claim', 'list_claims',
-           'format_claims']
+           'pair_fits', 'region_claims', 'head_claims', 'preprocessing_claims', 'relative_cost',
+           'cost_table', 'cost_of', 'range_verdict', 'stage_claims', 'carpals_claims',
+           'compare_mae_unpaired', 'peak_claims', 'frequency_claims', 'pooled_errors',
+           'pooled_claims', 'compare_models', 'format_verdict_counts', 'verdict_of_order',
+           'format_claim', 'list_claims', 'format_claims']
 
 # %% ../../nbs/paper/62_claims.ipynb #02
 import re
@@ -29,6 +29,7 @@ from boneage.paper.evaluation import (
     Estimate,
     add_holm,
     add_stage,
+    estimate_over_fits,
     mean_estimate,
     sort_in_paper_order,
     wilcoxon_p,
@@ -174,14 +175,16 @@ def claim_row(
 
 # %% ../../nbs/paper/62_claims.ipynb #20
 def paired_errors(
-    first:pd.DataFrame,  # id, bone_age, predicted (months) of one model
+    first:pd.DataFrame,  # id, bone_age, predicted (months) of one model; fit, if there are several
     second:pd.DataFrame, # the same of another model
 ) -> tuple[np.ndarray, np.ndarray]: # (n,) absolute errors of both on the radiographs that both predicted
-    "Absolute errors of two models on the same labelled radiographs"
-    both = first.merge(second[["id", "predicted"]], on="id", suffixes=("", "_second"), validate="one_to_one")
+    "Absolute errors of two models on the same labelled radiographs, averaged over fits of the same number"
+    keys = ["id", "fit"] if "fit" in first and "fit" in second else ["id"]
+    both = first.merge(second[[*keys, "predicted"]], on=keys, suffixes=("", "_second"), validate="one_to_one")
     both = both[both.bone_age.notna()]
-    return ((both.predicted - both.bone_age).abs().to_numpy(),
-            (both.predicted_second - both.bone_age).abs().to_numpy())
+    errors = [(both[column] - both.bone_age).abs().groupby(both.id, sort=False).mean().to_numpy()
+              for column in ("predicted", "predicted_second")]
+    return errors[0], errors[1]
 
 # %% ../../nbs/paper/62_claims.ipynb #21
 def compare_mae(
@@ -190,8 +193,19 @@ def compare_mae(
     claim:str,          # short text for MAE(first) > MAE(second)
 ) -> dict:              # claim, difference, low, high, n, p, verdict
     "Test the claim that the first model has the larger MAE"
-    worse, better = paired_errors(first, second)
-    return claim_row(claim, mean_estimate(worse - better), wilcoxon_p(worse, better))
+    fits = [paired_errors(*pair) for pair in pair_fits(first, second)]
+    difference = estimate_over_fits([worse - better for worse, better in fits])
+    return claim_row(claim, difference, wilcoxon_p(*paired_errors(first, second)))
+
+
+def pair_fits(
+    first:pd.DataFrame,   # predictions of one model, or of several
+    second:pd.DataFrame,
+) -> list[tuple]:         # the two tables of each fit that both have
+    "Split two tables of predictions by fit"
+    if "fit" not in first or "fit" not in second: return [(first, second)]
+    common = sorted({*first.fit} & {*second.fit})
+    return [(first[first.fit == fit], second[second.fit == fit]) for fit in common] or [(first, second)]
 
 # %% ../../nbs/paper/62_claims.ipynb #27
 CLAIM_COLUMNS = ("claim", "difference", "low", "high", "n", "p", "verdict")
@@ -271,7 +285,7 @@ def cost_table(
             worse, better = paired_errors(alone, hand)
             if len(worse):
                 rows.append(_cost_row(region, head, sex, worse, better))
-                ids = alone[alone.id.isin(hand.id)].id.to_numpy()
+                ids = alone[alone.id.isin(hand.id)].id.unique()
                 errors[region].append(pd.DataFrame({"id": ids, "worse": worse, "better": better}))
     for region, tables in errors.items():
         if tables:
@@ -361,6 +375,7 @@ def peak_claims(
     "Test whether every other stage's MAE lies above that of late puberty"
     staged = add_stage(predictions)
     staged = staged.assign(error=(staged.predicted - staged.bone_age).abs())
+    staged = staged.groupby(["id", "sex", "stage"], sort=False).error.mean().reset_index()
     rows = []
     for sex in PAPER_ORDER["sex"]:
         errors = {s: _select_rows(staged, sex=sex, stage=s).error.to_numpy() for s in MAJOR_STAGES}
@@ -413,12 +428,19 @@ def pooled_claims(
     single = single.assign(kind=np.where(single.sex_model == "both", "both sexes", "own sex"))
     for column, first, second in POOLED:
         part = single if column == "region" else single[single.region != "ensemble"]
-        errors = [pooled_errors(part, **{column: value}) for value in (first, second)]
-        paired = pd.concat(errors, axis=1).dropna().to_numpy().T
-        if paired.size:
-            difference = mean_estimate(paired[0] - paired[1])
-            rows.append(claim_row(f"{first} > {second}", difference, wilcoxon_p(*paired)))
+        parts = [rows for _, rows in part.groupby("fit")] if "fit" in part else [part]
+        pairs = [_pooled_pair(each, column, first, second) for each in parts]
+        fits = [worse - better for worse, better in pairs if len(worse)]
+        if fits:
+            p = wilcoxon_p(*_pooled_pair(part, column, first, second))
+            rows.append(claim_row(f"{first} > {second}", estimate_over_fits(fits), p))
     return add_holm(pd.DataFrame(rows, columns=CLAIM_COLUMNS))
+
+
+def _pooled_pair(rows, column, first, second) -> np.ndarray: # (2, n)
+    "Pooled errors of two groups of models on the radiographs that both predicted"
+    errors = [pooled_errors(rows, **{column: value}) for value in (first, second)]
+    return pd.concat(errors, axis=1).dropna().to_numpy().T
 
 # %% ../../nbs/paper/62_claims.ipynb #53k
 def compare_models(

@@ -301,11 +301,21 @@ def ablation_figure(
     return figure
 
 # %% ../../nbs/paper/61_figures.ipynb #37
+def _sentence_figure(sentence:str) -> Figure:
+    "A figure that holds a sentence, where there is too little to draw"
+    figure, axes = create_axes(1, 1, 6.4, 0.6)
+    axes[0, 0].set_axis_off()
+    axes[0, 0].text(0.5, 0.5, sentence, ha="center", va="center", transform=axes[0, 0].transAxes)
+    return figure
+
+
 def stages_figure(
     scores:pd.DataFrame,              # from `evaluation.score` by region, sex, stage
     baselines:pd.DataFrame|None=None, # from `evaluation.score` of the baseline, by sex and stage
 ) -> Figure:
     "MAE by stage of skeletal development for each sex; colours and markers stand for regions (Fig. 6)"
+    if scores.empty: return _sentence_figure("There are too few radiographs: none of these stages has any.")
+    top = scores[["mae", "high"]].max().max()  # a single radiograph has no interval
     stages = [s for s in PAPER_ORDER["stage"] if s in set(scores.stage)]
     sexes = [s for s in PAPER_ORDER["sex"] if s in set(scores.sex)]
     figure, axes = create_axes(len(sexes), 1, 6.4, 2.9 * len(sexes) + 0.3, sharey=True)
@@ -314,12 +324,12 @@ def stages_figure(
         _draw_stages(axis, part, stages, [r for r in PAPER_ORDER["region"] if r in set(scores.region)])
         if baselines is not None:
             of_sex = baselines[(baselines.sex == sex) & baselines.stage.isin(stages)]
-            _draw_baselines(axis, of_sex, stages, 1.1 * scores.high.max())
+            _draw_baselines(axis, of_sex, stages, 1.1 * top)
         counts = part.groupby("stage").n.max()
         labels = [f"{fill(stage, 13)}\nn = {counts.get(stage, 0)}" for stage in stages]
         axis.set_xticks(range(len(stages)), labels, fontsize=9)
         axis.set(title=SEX_LABELS[sex], ylabel="MAE (months)", xlim=(-0.5, len(stages) - 0.5))
-    axes[0, 0].set_ylim(0, 1.2 * scores.high.max())  # after all panels are drawn, since they share one scale
+    axes[0, 0].set_ylim(0, 1.2 * top)  # after all panels are drawn, since they share one scale
     marks = {label: mark for axis in axes[:, 0] for mark, label in zip(*axis.get_legend_handles_labels())}
     figure.legend(marks.values(), marks.keys(), loc="outside upper center", ncols=3, **LEGEND)
     return figure
@@ -356,6 +366,7 @@ def claims_figure(
 ) -> Figure:
     "Differences with their intervals, one row for each claim"
     measured = claims[claims.low.notna()].reset_index(drop=True)
+    if measured.empty: return _sentence_figure("Too few radiographs for the interval of a difference.")
     figure, axes = create_axes(1, 1, 8.0, 1.1 + 0.27 * len(measured))
     axis = axes[0, 0]
     for verdict, (colour, marker) in VERDICT_STYLES.items():
@@ -431,6 +442,7 @@ def bland_altman_figure(
                      marker=SEX_MARKERS[sex], color=SEX_COLOURS[sex], label=SEX_LABELS[sex], linewidths=0)
     agreement = bland_altman(rows.bone_age, rows.predicted)
     for height, label in ((agreement.bias, "bias"), (agreement.low, "95 % limits"), (agreement.high, "")):
+        if np.isnan(height): continue  # of a single radiograph
         axis.axhline(height, color=DARK, lw=1.2, ls="-" if label == "bias" else "--", label=label or None)
         axis.annotate(f"{height:+.1f}".replace("-", "−"), (1, height), xycoords=("axes fraction", "data"),
                       xytext=(4, 0), textcoords="offset points", va="center", fontsize=10)

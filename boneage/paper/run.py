@@ -4,35 +4,40 @@
 
 # %% auto #0
 __all__ = ['model_groups', 'imported_modules', 'report_inputs', 'run_report', 'lock_workspace',
-           'slurm_options', 'cancel_jobs', 'exclusive_slurm_jobs', 'check_request', 'run_paper',
-           'main']
+           'slurm_options', 'cancel_jobs', 'exclusive_slurm_jobs', 'check_request', 'find_project',
+           'locate_data', 'run_paper', 'main']
 
 # %% ../../nbs/paper/66_run.ipynb #02
 import ast
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
-from shutil import which
 from tempfile import TemporaryDirectory, gettempdir
 
-from ..bone_age import ablation, grid
+from ..bone_age import ablation, grid, repeat_models
 from ..datasets.profiles import ClusterSettings, Profile, ProfileError, load_profile
-from ..datasets.workspace import Workspace, open_workspace, read_problems
+from ..datasets.workspace import Workspace, open_workspace, read_problems, workspace_of
 from ..files import WriteError, convert_write_errors
 from ..inference import allowed_cores
+from ..processes import exit_on_signals, run_attached
 
 # %% ../../nbs/paper/66_run.ipynb #03b
 def model_groups(
-    size:int, # number of models that one executed notebook fits
+    size:int,                # number of models that one executed notebook fits
+    fits:int = 1,            # of each model for both sexes
+    fits_of_one_sex:int = 1, # of each model for one sex
 ) -> list[list[str]]: # names
-    "Group the 18 models of the paper's grid and the two of its ablation, sorted by input and region"
-    names = sorted([*grid(), *ablation()], key=lambda name: (name.input, name.region, name.head))
+    "Group the 18 models of the paper's grid and the two of its ablation, sorted by fit, input and region"
+    models = repeat_models([*grid(), *ablation()], fits, fits_of_one_sex)
+    names = sorted(models, key=lambda name: (name.fit, name.input, name.region, name.head))
     return [[str(name) for name in names[i:i + size]] for i in range(0, len(names), size)]
 
 # %% ../../nbs/paper/66_run.ipynb #05
@@ -84,7 +89,7 @@ def run_report(
     partial, failed = (executed.with_name(f"{executed.stem}.{end}.ipynb") for end in ("running", "failed"))
     options = dict(kernel_name="python3", progress_bar=False, cwd=".")
     try:
-        with convert_write_errors(executed), _private_sockets() as config:
+        with convert_write_errors(executed), _own_kernel() as config:
             partial.parent.mkdir(parents=True, exist_ok=True)
             papermill.execute_notebook(str(notebook), str(partial), parameters, config=config, **options)
             partial.replace(executed)
@@ -108,12 +113,19 @@ def _check_parameters(notebook, parameters):
 
 
 @contextmanager
-def _private_sockets():
-    "Configure a kernel to communicate through sockets in a folder of its own"
+def _own_kernel():
+    "Configure a kernel of this Python, which communicates through sockets in a folder of its own"
+    from ipykernel.kernelspec import write_kernel_spec
     from traitlets.config import Config
     short = None if len(gettempdir()) < 70 else "/tmp"  # a socket's path has at most about 100 characters
+    before = os.environ.get("JUPYTER_PATH")
     with TemporaryDirectory(prefix="boneage-", dir=short) as folder:
-        yield Config(KernelManager=dict(transport="ipc", connection_file=f"{folder}/kernel.json"))
+        write_kernel_spec(Path(folder)/"kernels"/"python3")
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before]))  # the first is preferred
+        try: yield Config(KernelManager=dict(transport="ipc", connection_file=f"{folder}/kernel.json"))
+        finally:
+            if before is None: del os.environ["JUPYTER_PATH"]
+            else: os.environ["JUPYTER_PATH"] = before
 
 # %% ../../nbs/paper/66_run.ipynb #12
 @contextmanager
@@ -189,7 +201,7 @@ def check_request(
     missing = [name for name in ("papermill", "snakemake") if find_spec(name) is None]
     if missing:
         raise ProfileError(f"{' and '.join(missing)} must be installed to run reports: "
-                           "pip install \"boneage[reports]\"")
+                           "run pip install \".[reports]\" in the clone")
     if not (project/"Snakefile").is_file():
         raise ProfileError(f"{project}: no Snakefile here; run this in a clone of the project")
     if slurm: _check_slurm()
@@ -197,7 +209,7 @@ def check_request(
     if folder and not profile.data:
         raise ProfileError(f"profile '{profile.name}' needs radiographs: name their folder "
                            "with DATA=folder (or --data)")
-    if folder and not Path(profile.data).is_dir():
+    if folder and not Path(profile.data).expanduser().is_dir():
         raise ProfileError(f"{profile.data}: no such folder; DATA must name the folder of the radiographs")
     if not folder and profile.data:
         raise ProfileError(f"profile '{profile.name}' generates its own phantoms and reads no DATA; "
@@ -208,10 +220,31 @@ def _check_slurm():
     "Raise `ProfileError` if jobs cannot be sent to Slurm from here"
     if find_spec("snakemake_executor_plugin_slurm") is None:
         raise ProfileError("snakemake-executor-plugin-slurm must be installed for Slurm: "
-                           "pip install \"boneage[reports,slurm]\"")
-    if not which("sbatch"):
+                           "run pip install \".[reports,slurm]\" in the clone")
+    if not shutil.which("sbatch"):
         raise ProfileError("sbatch: not found; SLURM=1 (or --slurm) needs a computer "
                            "from which jobs can be sent to Slurm")
+
+# %% ../../nbs/paper/66_run.ipynb #rn-project
+def find_project(
+    folder:Path,
+) -> Path:
+    "The nearest folder with a Snakefile, from a folder upwards; the folder itself if there is none"
+    folders = folder, *folder.absolute().parents
+    return next((each for each in folders if (each/"Snakefile").is_file()), folder)
+
+
+def locate_data(
+    profile:Profile,
+    project:Path,     # folder with the Snakefile
+) -> str:             # "" if the profile names none
+    "The folder of the radiographs: as the run has spelt it before, relative inside the clone, or absolute"
+    if not profile.data: return ""
+    data, clone = Path(profile.data).expanduser().resolve(), project.resolve()
+    try: before = workspace_of(profile, project/"work").profile.data
+    except (OSError, ProfileError): before = ""
+    if before and (clone/before).resolve() == data: return before
+    return str(data.relative_to(clone) if data.is_relative_to(clone) else data)
 
 # %% ../../nbs/paper/66_run.ipynb #17
 @contextmanager
@@ -227,14 +260,23 @@ def _slurm_run(workspace:Workspace):
 
 def _run_snakemake(project:Path, workspace:Workspace, options:list[str], targets, lock:int) -> int:
     "Run the graph and return Snakemake's exit code; its messages go to `run.log`"
-    root = workspace.root.resolve().relative_to(project.resolve())
-    command = [sys.executable, "-m", "snakemake", *targets, "--nolock", "--rerun-incomplete",
-               "--rerun-triggers", "mtime", "params", "input", *options, f"workspace={root}"]
+    root = workspace.root.relative_to(project)
+    arguments = [*targets, "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input",
+                 *options, f"workspace={root}"]
     # glibc keeps the memory of large activations instead of returning it to the system
     memory = dict(MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_="20000000000")
-    environment = os.environ | memory | dict(PYTHONWARNINGS="ignore")
+    environment = os.environ | memory | _caches(workspace) | dict(PYTHONWARNINGS="ignore")
     with open(workspace.root/"run.log", "a") as file:
-        return subprocess.run(command, cwd=project, stderr=file, env=environment, pass_fds=[lock]).returncode
+        return run_attached("snakemake", *arguments, cwd=project, stdin=subprocess.DEVNULL, stderr=file,
+                            env=environment, pass_fds=[lock]).returncode
+
+
+def _caches(workspace:Workspace) -> dict[str, str]:
+    "Environment variables that put caches and settings of the tools into the workspace, not the home folder"
+    names = dict(XDG_CACHE_HOME="", MPLCONFIGDIR="matplotlib", IPYTHONDIR="ipython",
+                 JUPYTER_CONFIG_DIR="jupyter", JUPYTER_RUNTIME_DIR="jupyter")
+    folder = workspace.path(".cache", "tools").parent.resolve()
+    return {variable: str(folder/name) for variable, name in names.items()}
 
 
 def run_paper(
@@ -247,14 +289,16 @@ def run_paper(
     **changes,             # `data`, the folder of radiographs, and `limit`; empty or 0: as in the profile
 ) -> int:                  # exit code, not 0 if a report failed or some files could not be used
     "Run all reports that are out of date and build the site; raises `ProfileError` if it cannot start"
-    project = Path(project)
+    project = find_project(Path(project))
     path = Path(profile) if profile.endswith(".yaml") else project/"reports"/"profiles"/f"{profile}.yaml"
     chosen = load_profile(path, **{key: value for key, value in changes.items() if value})
     check_request(chosen, project, slurm)
+    chosen = replace(chosen, data=locate_data(chosen, project))
     workspace, began = open_workspace(chosen, project/"work"), time.monotonic()
     messages = workspace.root/"run.log"
     local = ["--cores", str(cores or allowed_cores()), "--resources", "trainer=1", "--config"]
-    with lock_workspace(workspace) as lock, _slurm_run(workspace) if slurm else nullcontext(local) as options:
+    cluster = _slurm_run(workspace) if slurm else nullcontext(local)
+    with exit_on_signals(), lock_workspace(workspace) as lock, cluster as options:
         if slurm: log(f"Long reports are jobs of the cluster: squeue --me lists them; their log: {messages}.")
         code = _run_snakemake(project, workspace, options, targets, lock)
     if code:

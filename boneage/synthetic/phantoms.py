@@ -14,17 +14,17 @@ import csv
 import hashlib
 import io
 import json
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ..files import publish
 from ..geometry import fit_similarity, invert, transform, zoom_of
+from ..inference import one_thread_each
 from ..radiographs import write_mask, write_radiograph
 from ..registration import FRAME_CAPITATE, FRAME_TIP, REGIONS
 from .attenuation import compute_path_lengths
@@ -207,8 +207,9 @@ POINTS = ["id", "middle_tip_x", "middle_tip_y", "capitate_x", "capitate_y", "thu
 def write_collection(
     folder,         # folder of the data set
     n:int,          # number of phantoms
-    make,           # function: index → Phantom; picklable if workers > 1
-    workers:int=2,  # processes
+    make,           # function: index → Phantom
+    *,
+    workers:int=2,  # threads
     progress=None,  # called with the number written so far
     first:int=1,    # id of index 0
 ) -> Path:          # the folder
@@ -223,10 +224,9 @@ def write_collection(
             rows.append(row)
             if progress: progress(len(rows))
 
-    if workers > 1 and n > 32:  # for fewer phantoms, starting processes costs more time than it saves
-        with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-            collect(pool.map(job, range(n), chunksize=8))
-    else: collect(map(job, range(n)))
+    with ThreadPoolExecutor(workers) as pool, one_thread_each():
+        try: collect(pool.map(job, range(n)))
+        finally: pool.shutdown(cancel_futures=True)  # an interruption ends after the phantoms under way
     truth = [column for column in rows[0] if column not in LABELS[1:] + POINTS[1:]]
     write_table(folder/"boneage-training-dataset.csv", rows, LABELS)
     write_table(folder/"keypoints.csv", rows, POINTS)
@@ -249,13 +249,14 @@ def write_phantoms(
     seed:int=0,
     shape:tuple=(512, 400),  # the usual size
     defects=None,            # as in make_phantom
-    workers:int=2,           # processes
+    *,
+    workers:int=2,           # threads
     progress=None,           # called with the number written so far
 ) -> Path:                   # the folder
     "Write n phantoms as an RSNA data set, with masks, key points and all other labels"
     if n < 1: raise ValueError(f"write_phantoms needs at least one phantom, not {n}.")
     make = partial(make_phantom_of_sampled_shape, seed=seed, shape=tuple(shape), defects=defects)
-    return write_collection(folder, n, make, workers, progress)
+    return write_collection(folder, n, make, workers=workers, progress=progress)
 
 # %% ../../nbs/synthetic/44_phantoms.ipynb #45
 HARD_COUNT = 300  # phantoms in the frozen test set
@@ -302,9 +303,13 @@ def read_hard_fingerprint() -> dict:  # "fingerprint" of all, "first" of 20 phan
 
 # %% ../../nbs/synthetic/44_phantoms.ipynb #55
 def write_hard_phantoms(
-    folder,          # folder of the data set
-    workers:int=2,   # processes
-    progress=None,   # called with the number written so far
-) -> Path:           # the folder
-    "Write the frozen test set as an RSNA data set; ids from 90001"
-    return write_collection(folder, HARD_COUNT, hard_phantom, workers, progress, first=90001)
+    folder,            # folder of the data set
+    n:int=HARD_COUNT,  # number of phantoms, the first of the frozen test set
+    *,
+    workers:int=2,     # threads
+    progress=None,     # called with the number written so far
+) -> Path:             # the folder
+    "Write the frozen test set, or its beginning, as an RSNA data set; ids from 90001"
+    if not 1 <= n <= HARD_COUNT:
+        raise ValueError(f"The frozen test set has {HARD_COUNT} phantoms; {n} can't be written.")
+    return write_collection(folder, n, hard_phantom, workers=workers, progress=progress, first=90001)

