@@ -15,8 +15,9 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -192,7 +193,7 @@ class RecordTable:
             special = path.exists() and not path.is_file()  # a pipe or a device
             self.file = sys.stdout if str(path) == "-" else \
                 path.open("w" if special else "a", newline="", encoding="utf-8")
-        except OSError as error: raise self._error(error.strerror) from error
+        except OSError as error: raise self._error(error) from error
         self.keep = special or self.file is sys.stdout or path.is_relative_to("/dev") or bool(self.finished)
         self.writer = csv.DictWriter(self.file, table_columns(), lineterminator="\n")
 
@@ -206,7 +207,7 @@ class RecordTable:
             elif not self.number and not self.finished: self.writer.writeheader()
             self.writer.writerow(as_row(record))
             self.file.flush()
-        except OSError as error: raise self._error(error.strerror) from error
+        except OSError as error: raise self._error(error) from error
         self.number, self.keep = self.number + 1, True
 
     def _replace(self, row):
@@ -229,11 +230,15 @@ class RecordTable:
                 self.file.truncate(0)
                 self.writer.writeheader()
             if self.file is not sys.stdout: self.file.close()
-        except OSError as error: raise self._error(error.strerror) from error
+        except OSError as error: raise self._error(error) from error
 
     def _error(self, reason):
-        "An error that names the table"
-        rows = f" after {self.number} rows" if getattr(self, "number", 0) else ""
+        "An error that names the table; the table is closed"
+        if hasattr(self, "file") and self.file is not sys.stdout:
+            with suppress(OSError): self.file.close()  # on a full disk, closing fails, too
+        if isinstance(reason, OSError):
+            reason = "the disk is full" if reason.errno in (ENOSPC, EDQUOT) else reason.strerror
+        rows = f" after {self.number} rows" if self.number else ""
         return WriteError(f"{self.path} can't be written{rows}: {reason}.")
 
 # %% ../nbs/assessing/22_batches.ipynb #37

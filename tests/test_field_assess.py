@@ -230,7 +230,7 @@ def test_a_run_without_weights_keeps_the_old_table(tmp_path, image):
 def test_a_full_disk_is_a_sentence(tmp_path, models, image):
     write_radiograph(tmp_path/"1.png", image)
     code, _, err = call("assess", tmp_path/"1.png", "--csv", "/dev/full", "--weights", models)
-    assert code == 1 and err == "/dev/full can't be written: No space left on device.\n"
+    assert code == 1 and err == "/dev/full can't be written: the disk is full.\n"
 
 
 SLOW = """
