@@ -214,7 +214,7 @@ def test_missing_decoder_is_named(tmp_path, radiograph, monkeypatch):  # noqa: F
     header.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.57"
     header.PixelData = encapsulate([lossless_jpeg(as_bits(radiograph, 8), 8)])
     path = save_dicom(tmp_path/"hand.dcm", header)
-    with pytest.raises(RadiographError, match=r"boneage\[dicom\]"): read_radiograph(path)
+    with pytest.raises(RadiographError, match=r"\[dicom\]"): read_radiograph(path)
 
 
 # ------------------------------------------------------------------ folders
