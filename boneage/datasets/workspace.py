@@ -66,7 +66,10 @@ class Workspace:
         if profile.cohort.source == "phantoms":
             return "phantoms: synthetic radiographs, which do not measure clinical accuracy"
         limit = f" (limited to {profile.limit})" if profile.limit else ""
-        return f"{len(self.read_table('cohort')):,} real radiographs of {Path(profile.data).name}{limit}"
+        side = profile.cohort.thumbnail
+        reduced = f", reduced to {side}×{side} pixels" if side else ""
+        count = len(self.read_table("cohort"))
+        return f"{count:,} real radiographs of {Path(profile.data).name}{limit}{reduced}"
 
     def write_table(self, name:str, table:pd.DataFrame):
         "Write a table to `<name>.csv`"
