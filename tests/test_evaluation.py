@@ -33,7 +33,8 @@ def random_predictions(n: int = 300, seed: int = 0, spread: float = 8.0) -> pd.D
     for name in (*grid(), *ablation()):
         rows = patients if name.sex == "both" else patients[patients.sex == name.sex[0].upper()]
         tables.append(rows.assign(predicted=rows.bone_age + rng.normal(0, spread, len(rows)), model=str(name),
-                                  input=name.input, region=name.region, sex_model=name.sex, head=name.head))
+                                  input=name.input, region=name.region, sex_model=name.sex, head=name.head,
+                                  fit=name.fit))
     return pd.concat(tables, ignore_index=True)[list(SCHEMA)]
 
 

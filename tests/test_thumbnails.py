@@ -16,10 +16,12 @@ from boneage.paper import pipeline
 from boneage.paper.claims import pooled_claims, preprocessing_claims, region_claims
 from boneage.paper.evaluation import ensemble_predictions, gather_predictions, score
 from boneage.paper.learning_curve import curve_table, gather_curve, size_claims
+from boneage.paper.run import run_report
 from boneage.radiographs import read_radiograph, write_radiograph
 from boneage.synthetic.phantoms import write_phantoms
 
-PROFILE = Path(__file__).resolve().parent.parent/"reports"/"profiles"/"thumbnail.yaml"
+REPORTS = Path(__file__).resolve().parent.parent/"reports"
+PROFILE = REPORTS/"profiles"/"thumbnail.yaml"
 TINY = dict(bone_age=dict(schedule=dict(epochs=1), widths=[4, 4, 8, 8, 8, 8], hidden=[8, 8], fits=2),
             learning_curve=dict(radiographs=[16, 32, 200], draws=2, shown=0))
 MODELS = repeat_models([*grid(), *ablation()], fits=2)
@@ -125,3 +127,12 @@ def test_learning_curve_ends_with_the_whole_training_set(workspace):
     assert table.radiographs.tolist() == [16, 32, whole]
     assert table.fits.tolist() == [2, 2, 2]
     assert size_claims(predictions).claim.tolist()[-1].endswith(f"{table.radiographs.iloc[-1]:,}")
+
+
+def test_report_shows_the_learning_curve(workspace, monkeypatch):
+    monkeypatch.chdir(REPORTS.parent)
+    executed = workspace.path("notebooks", "14_learning_curve.ipynb")
+    run_report(REPORTS/"14_learning_curve.ipynb", executed, dict(root=str(workspace.root)))
+    found = workspace.read_result("learning_curve")
+    assert found["law"]["exponent"] >= 0 and len(found["claims"]) == 2
+    assert (workspace.root/"results"/"size_claims.csv").is_file()
