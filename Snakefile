@@ -16,8 +16,9 @@ MODELS = sum(GROUPS, [])
 MODEL_FILES = "model.safetensors", "config.json", "history.csv", "predictions.csv"
 REPORTS = ["01_cohort", "02_segmentation", "03_registration", "04_preprocessing", "05_released",
            "06_architectures", "08_ablation", "09_mae_table", "10_stages", "11_test_set", "12_summary",
-           "13_claims", "15_thumbnails"]
-if profile["learning_curve"]["radiographs"]: REPORTS.insert(-3, "14_learning_curve")
+           "13_claims"]
+if profile["learning_curve"]["radiographs"]: REPORTS.insert(-2, "14_learning_curve")
+if Path("boneage/data/thumbnails.json").is_file(): REPORTS.append("15_thumbnails")  # once it was measured
 
 # Resources of a report that fits networks. On one computer, one such report runs at a time.
 # On a cluster it gets a GPU, if the partition has any, and a time limit of its own.
