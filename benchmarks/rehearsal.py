@@ -319,6 +319,8 @@ def describe_cost(found: dict|None) -> list[str]:
              f"# from a rehearsal with {size['radiographs']:,} phantoms ({facts['date']}, "
              f"{facts['processor']}, {facts['cores']} cores, GPU: {facts['gpu']}).",
              "# Disk is without the radiographs; memory is that of the step that the part belongs to.",
+             "# Memory was measured in the rehearsal, and the arrays of further radiographs are",
+             "# added; what the allocator keeps may grow further.",
              f"# {'':<34}{'hours':>9}{'disk, GB':>11}{'memory, GB':>13}"]
     rows = [*found["rows"], dict(part="all", **every)]
     return lines + [f"# {row['part']:<34}{row['full_hours']:>9.1f}{row['full_disk']:>11.1f}"
