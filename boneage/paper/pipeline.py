@@ -631,12 +631,21 @@ def train_model(
     "Fit one bone-age model and write `models/<name>/`; on several GPUs if `cluster.gpus` is above 1"
     gpus = min(workspace.profile.cluster.gpus, torch.cuda.device_count())
     if gpus > 1 and rank_and_world_size()[1] == 1: return train_model_distributed(workspace, name, gpus)
-    images, ids = read_regions(workspace.root/"regions", name.input, name.region)
-    cohort = workspace.read_table("cohort").set_index("id").loc[ids].reset_index()
-    checkpoint = workspace.root/"checkpoints"/f"{name}.safetensors"
-    seed = workspace.profile.seed + name.fit - 1
-    job = FitJob(workspace.models/str(name), checkpoint, seed, stale="restart")
+    images, cohort = _regions_with_cohort(workspace, name)
+    job = _fit_job(workspace, str(name), name.fit)
     return fit_bone_age(name, images, cohort, workspace.profile.bone_age, job)
+
+
+def _regions_with_cohort(workspace:Workspace, name:ModelName) -> tuple[np.ndarray, pd.DataFrame]:
+    "The regions of a model, and the rows of the cohort in their order"
+    images, ids = read_regions(workspace.root/"regions", name.input, name.region)
+    return images, workspace.read_table("cohort").set_index("id").loc[ids].reset_index()
+
+
+def _fit_job(workspace:Workspace, folder:str, number:int) -> FitJob:
+    "The job of one of several fits; each number from 1 on has another seed"
+    checkpoint = workspace.root/"checkpoints"/f"{folder}.safetensors"
+    return FitJob(workspace.models/folder, checkpoint, workspace.profile.seed + number - 1, stale="restart")
 
 # %% ../../nbs/paper/65_pipeline.ipynb #curve
 def part_name(
@@ -665,17 +674,13 @@ def fit_on_part(
 ) -> pd.DataFrame:      # id, sex, bone_age, predicted (months), split; rows of validation and test
     "Fit the learning curve's model on a part of the training set, and write `models/curve-<count>-<draw>/`"
     curve, settings = workspace.profile.learning_curve, workspace.profile.bone_age
-    name, seed = ModelName.parse(curve.model), workspace.profile.seed + draw - 1
-    images, ids = read_regions(workspace.root/"regions", name.input, name.region)
-    cohort = workspace.read_table("cohort").set_index("id").loc[ids].reset_index()
+    name, job = ModelName.parse(curve.model), _fit_job(workspace, part_name(count, draw), draw)
+    images, cohort = _regions_with_cohort(workspace, name)
     train = cohort[cohort.split == "train"]
-    kept = train.index[sample_stratified(train.drop(columns="split"), count, seed)]
+    kept = train.index[sample_stratified(train.drop(columns="split"), count, job.seed)]
     cohort["split"] = cohort.split.where((cohort.split != "train") | cohort.index.isin(kept), "not used")
     epochs = max(settings.schedule.epochs, -(-curve.shown//len(kept)))
     settings = change_settings(settings, dict(schedule=dict(epochs=epochs)))
-    folder = part_name(count, draw)
-    checkpoint = workspace.root/"checkpoints"/f"{folder}.safetensors"
-    job = FitJob(workspace.models/folder, checkpoint, seed, stale="restart")
     return fit_bone_age(name, images, cohort, settings, job)
 
 # %% ../../nbs/paper/65_pipeline.ipynb #28a
