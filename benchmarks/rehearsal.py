@@ -2,7 +2,7 @@
 
 The run is that of the profile rsna with `weights: fit`, on phantoms of full size, with fewer rounds and one
 epoch a network. Memory is the largest that was measured, and what the arrays of further radiographs add.
-`make bench WHAT=rehearsal` takes about twenty minutes on two quiet cores, and continues where it was stopped.
+`make bench WHAT=rehearsal` takes about eighty minutes on two quiet cores, and continues where it was stopped.
 At its own size it writes benchmarks/rehearsal.json, and from there the head of reports/profiles/rsna.yaml. A
 trial of another size leaves both alone and takes a few minutes:
 
@@ -52,10 +52,10 @@ COMMAND = "make bench WHAT=rehearsal"
 @dataclass(frozen=True)
 class Size:
     "Size of a rehearsal; the default is that of the published numbers"
-    radiographs: int = 300
+    radiographs: int = 1200
     shape: tuple = (1626, 1282)  # height and width, pixels: the median of the RSNA's files in a sample
     rounds: int = 2              # of mining
-    shown: int = 300             # images in each round, at least
+    shown: int = 1000            # images in each round, at least
     models: int = len(MODELS)    # bone-age networks
     profile: str = "rsna"        # whose networks and regions are used
 

@@ -263,8 +263,9 @@ def _run_snakemake(project:Path, workspace:Workspace, options:list[str], targets
     root = workspace.root.relative_to(project)
     arguments = [*targets, "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input",
                  *options, f"workspace={root}"]
-    # glibc keeps the memory of large activations instead of returning it to the system
-    memory = dict(MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_="20000000000")
+    # glibc keeps the memory of large activations instead of returning it to the system; of one arena,
+    # because what one thread frees is then there for the others
+    memory = dict(MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_="20000000000", MALLOC_ARENA_MAX="1")
     environment = os.environ | memory | _caches(workspace) | dict(PYTHONWARNINGS="ignore")
     with open(workspace.root/"run.log", "a") as file:
         return run_attached("snakemake", *arguments, cwd=project, stdin=subprocess.DEVNULL, stderr=file,
