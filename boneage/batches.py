@@ -25,7 +25,8 @@ from typing import Any
 import typer
 
 from .files import WriteError, printable
-from .sexes import ID_COLUMNS, match_rows, read_table
+from .sexes import ID_COLUMNS, match_rows
+from .tables import read_rows
 
 # %% ../nbs/assessing/22_batches.ipynb #05
 def format_error(
@@ -267,11 +268,10 @@ def read_children(
 ) -> dict[str, tuple]:  # name as it is written → an `AgeFacts`, and the height in cm or None
     "Read ages, dates and heights from a table; what can't be read becomes a problem of its row"
     from boneage.growth import AgeFacts
-    columns, rows = read_table(path)
+    columns, rows = read_rows(path)
     ids, children = next((name for name in ID_COLUMNS if name in columns), None), {}
-    for number, cells in enumerate(rows, 2):
-        row = {name.replace(" ", "_"): cell for name, cell in cells.items()}
-        child, name = _read_child(row, f"{path.name}, row {number}"), cells.get(ids, "")
+    for number, row in rows.items():
+        child, name = _read_child(row, f"{path.name}, row {number}"), row.get(ids, "")
         if not name or child == (AgeFacts("table"), None): continue
         if children.setdefault(name, child) != child:
             raise ValueError(f"{path}, row {number}: {name[:60]} has two ages or heights in this table.")

@@ -6,7 +6,6 @@
 __all__ = ['Visit', 'read_visits', 'smallest_detectable_change', 'Pace', 'find_paces', 'format_visits']
 
 # %% ../nbs/assessing/17_visits.ipynb #visits-imports
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from boneage.growth import (
     read_number,
     read_reference_tables,
 )
+from .tables import TableError, parse_sex, read_rows
 
 # %% ../nbs/assessing/17_visits.ipynb #visits-read-visits
 @dataclass(frozen=True)
@@ -39,16 +39,13 @@ def read_visits(
     sex:str|None = None,  # "M" or "F"; None: from the column `sex`
 ) -> tuple[str|None, list[Visit]]:  # the child's sex, and its visits by rising age
     "Read a table of the visits of one child; `GrowthError` names the row that can't be used"
-    try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file: rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise GrowthError(f"{path} can't be read as a table: {error}.") from error
+    try: _, rows = read_rows(path)
+    except TableError as error: raise GrowthError(str(error)) from error
     visits, sexes = [], {sex} - {None}
-    for number, row in enumerate(rows, 2):
-        row = {str(key).strip().lower(): str(value or "").strip() for key, value in row.items()}
+    for number, row in rows.items():
         try: visits.append(_read_visit(row))
         except GrowthError as error: raise GrowthError(f"{path}, row {number}: {error}") from None
-        sexes |= {row["sex"].upper()} if row.get("sex") else set()
+        sexes |= {parse_sex(row["sex"], "sex") or row["sex"]} if row.get("sex") else set()
     if not visits: raise GrowthError(f"{path} holds no visits: expected a header and one row for each visit.")
     if not sexes <= {"M", "F"} or len(sexes) > 1:
         raise GrowthError(f"{path}: one child has one sex, M or F; found {', '.join(sorted(sexes))}.")

@@ -119,7 +119,7 @@ def test_sex_from_a_dicom_header(models, image, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, sentence", [
-    (["--sex", "X"], "'X' is not one of"), (["--sexes", "absent.csv"], "can't be read as a table"),
+    (["--sex", "X"], "'X' is not one of"), (["--sexes", "absent.csv"], "can't be read"),
     (["--weights", "nowhere"], "holds no weights"),
     (["--device", "abacus"], "no device"), (["--nonsense"], "--nonsense")])
 def test_wrong_usage_is_a_sentence_and_code_2(radiographs, arguments, sentence):

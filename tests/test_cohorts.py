@@ -175,7 +175,7 @@ def test_files_that_are_not_tables(tmp_path):
     for name, data in contents.items(): (tmp_path/name).write_bytes(data)
     sentences = {
         "absent.csv": "can't be read", "empty.csv": "is empty", "blank.csv": "is empty",
-        "image.csv": "is not a text file", "ages.xlsx": "is a workbook: save it as CSV",
+        "image.csv": "is not a text file", "ages.xlsx": "is a workbook: save the sheet as CSV",
     }
     for name, sentence in sentences.items():
         with pytest.raises(CohortError, match=f"{name} {sentence}"): read_labels(tmp_path/name)
