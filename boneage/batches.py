@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FEW', 'format_error', 'format_age', 'json_value', 'assessment_record', 'growth_part',
            'format_child', 'growth_row', 'format_record', 'as_row', 'table_columns',
-           'read_finished', 'RecordTable', 'find_sex', 'ChildOptions', 'read_children',
-           'match_children', 'find_child', 'find_files', 'summarise_passed_over', 'progress',
-           'attempt', 'parallel_map', 'figure_names', 'save_figure', 'assess_files']
+           'read_finished', 'describe_origin', 'RecordTable', 'find_sex', 'ChildOptions',
+           'read_children', 'match_children', 'find_child', 'find_files', 'summarise_passed_over',
+           'progress', 'attempt', 'parallel_map', 'figure_names', 'save_figure', 'assess_files']
 
 # %% ../nbs/assessing/22_batches.ipynb #02
 import csv
@@ -152,8 +152,9 @@ def as_row(
     row |= dict(zip(columns, [*frame[0], *frame[1]]))
     row |= {"mirrored": record["mirrored"], "warnings": " ".join(record["warnings"])}
     row |= {"confidence": record["confidence"], "warning_codes": " ".join(record["warning_codes"])}
+    row |= growth_row(record) | {"made_with": record.get("made_with")}
     return {key: f"{value:.6g}" if isinstance(value, float) else "" if value is None else value
-            for key, value in (row | growth_row(record)).items()}
+            for key, value in row.items()}
 
 # %% ../nbs/assessing/22_batches.ipynb #27
 def table_columns() -> list[str]:
@@ -166,7 +167,7 @@ def table_columns() -> list[str]:
 
 def read_finished(
     path:Path,      # CSV table of results; its last row may be cut off
-) -> list[str]:     # paths of the radiographs in it
+) -> dict[str, str]: # path of each radiograph in it → what its row was made with
     "Read which radiographs are in a table, and remove a row that was cut off; `ValueError` for another table"
     data = path.read_bytes()
     whole = data[:data.rfind(b"\n") + 1]
@@ -175,7 +176,26 @@ def read_finished(
     if rows and list(rows[0]) != table_columns() or whole and not whole.startswith(b"path,"):
         raise ValueError(f"{path} is no table of results with the columns of this version: "
                          "it can't be resumed. Choose another file.")
-    return [row["path"] for row in rows if None not in row.values()]
+    return {row["path"]: row["made_with"] for row in rows if None not in row.values()}
+
+# %% ../nbs/assessing/22_batches.ipynb #origin
+def describe_origin(
+    weights:Path|None,      # as for `load_assessor`
+    options:dict,           # whatever else the results depend on
+    table:Path|None = None, # file of sexes and ages
+) -> str:                   # one line
+    "Describe what results are made with: version, networks, and the options as a short hash value"
+    from hashlib import sha256
+
+    from boneage import __version__
+    from boneage.assessment import weights_folder
+    networks, folder = sha256(), weights_folder(weights)
+    kinds = (".json", ".safetensors", ".onnx")
+    for path in sorted(path for path in folder.glob("**/*") if path.suffix in kinds):
+        networks.update(path.relative_to(folder).as_posix().encode() + sha256(path.read_bytes()).digest())
+    others = sha256(repr(sorted(options.items())).encode() + (table.read_bytes() if table else b""))
+    return (f"boneage {__version__}, networks {networks.hexdigest()[:8]}, "
+            f"options {others.hexdigest()[:8]}")
 
 # %% ../nbs/assessing/22_batches.ipynb #field-rows
 class RecordTable:
@@ -185,11 +205,11 @@ class RecordTable:
         path:Path,           # CSV file, link, pipe or device; `-` is standard output
         resume:bool = False, # continue the table that is there
     ):
-        self.path, self.number, self.finished = path, 0, set()
+        self.path, self.number, self.finished, self.made_with = path, 0, {}, ""
         if path.is_dir(): raise ValueError(f"{path} is a folder: --csv needs the name of a file.")
         if path.is_file() and not path.stat().st_mode & 0o222: raise self._error("it is read-only")
         try:
-            if resume and path.is_file(): self.finished = set(read_finished(path))
+            if resume and path.is_file(): self.finished = read_finished(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             special = path.exists() and not path.is_file()  # a pipe or a device
             self.file = sys.stdout if str(path) == "-" else \
@@ -198,15 +218,27 @@ class RecordTable:
         self.keep = special or self.file is sys.stdout or path.is_relative_to("/dev") or bool(self.finished)
         self.writer = csv.DictWriter(self.file, table_columns(), lineterminator="\n")
 
+    def set_origin(
+        self,
+        made_with:str, # from `describe_origin`, for the last column
+    ):
+        "Name what the rows are made with; `ValueError` if a continued table was made otherwise"
+        if others := {other for other in self.finished.values() if other != made_with}:
+            other = others.pop() or "something unknown"
+            raise ValueError(f"{self.path} was made with {other}; this command has {made_with}. "
+                             "Resume with the same, or choose another file.")
+        self.made_with = made_with
+
     def add(
         self,
         record:dict, # from `assessment_record`
     ):
         "Write a row, the first one after the names of the columns"
+        row = as_row(record | dict(made_with=self.made_with))
         try:
-            if not self.keep: self._replace(as_row(record))
+            if not self.keep: self._replace(row)
             elif not self.number and not self.finished: self.writer.writeheader()
-            self.writer.writerow(as_row(record))
+            self.writer.writerow(row)
             self.file.flush()
         except OSError as error: raise self._error(error) from error
         self.number, self.keep = self.number + 1, True
@@ -387,23 +419,24 @@ def attempt(
 # %% ../nbs/assessing/22_batches.ipynb #52
 @contextmanager
 def parallel_map(
-    number:int, # number of arguments
-):              # (function, arguments) → pairs of an argument and what `attempt` returns for it, in order
-    "Yield a function that maps in parallel on all cores, with one thread for each call"
+    number:int,            # number of arguments
+    workers:int|None=None, # number of threads; None: one for each core, at most eight
+):  # (function, arguments) → pairs of an argument and what `attempt` returns for it, in order
+    "Yield a function that maps in parallel, with one thread for each call"
     from boneage.inference import allowed_cores, one_thread_each  # imports numpy
-    workers = min(allowed_cores(), number, 8)  # each worker keeps a radiograph in memory
-    if workers < 2 or number <= FEW:
+    threads = min(workers or min(allowed_cores(), 8), number)
+    if threads < 2 or number <= FEW and not workers:
         yield lambda function, arguments: ((argument, attempt(function, argument)) for argument in arguments)
         return
     from collections import deque
     from concurrent.futures import ThreadPoolExecutor
 
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(threads)
     def parallel(function, arguments):
         waiting = deque()
         for argument in arguments:
             waiting.append((argument, pool.submit(attempt, function, argument)))
-            if len(waiting) > 2*workers:
+            if len(waiting) > 2*threads:
                 first, future = waiting.popleft()
                 yield first, future.result()
         for first, future in waiting: yield first, future.result()
@@ -447,12 +480,11 @@ def assess_files(
     files:list[Path],
     assessor,                       # a `boneage.assessment.Assessor`
     sex_of:Callable[[Path], tuple], # file → its sex and the source of the sex
-    done:Callable[[dict], None],    # called with each record, in the files' order
-    on_error:Callable[[str], None], # called with an error message if a file can't be assessed or drawn
     figures:Path|None = None,       # folder for the figures; None: no figures
     child_of:Callable[[Path], tuple]|None = None,  # file → from `find_child`
-):
-    "Assess many files on all cores; report and skip damaged files"
+    workers:int|None = None,        # number of threads; None: one for each core, at most eight
+) -> Iterator[dict|str]: # records, and error messages about files that can't be assessed or drawn
+    "Assess many files in parallel; report and skip damaged files"
     from boneage.assessment import load_source  # imports OpenCV
     from boneage.inference import WeightsError
     from boneage.radiographs import RadiographWarning
@@ -468,14 +500,14 @@ def assess_files(
             result = replace(result, warnings=[*result.warnings, *warnings])
         record = assessment_record(path, sex, sex_from, result) | growth_part(age, result.growth)
         return record, attempt(draw, path) if figures else None
-    with parallel_map(len(files)) as parallel:
+    with parallel_map(len(files), workers) as parallel:
         for path, outcome in parallel(assess, files):
             if isinstance(outcome, WeightsError): raise outcome  # all other files would fail, too
             if isinstance(outcome, Exception):
-                on_error(format_error(path, outcome))
+                yield format_error(path, outcome)
                 continue
             record, drawing_error = outcome
-            done(record)
+            yield record
             if drawing_error is not None:
                 reason = " ".join(str(drawing_error).split())
-                on_error(f"{printable(path)} was assessed, but its figure could not be drawn: {reason}")
+                yield f"{printable(path)} was assessed, but its figure could not be drawn: {reason}"

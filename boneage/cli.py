@@ -17,9 +17,10 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import partial, wraps
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +34,7 @@ from boneage.batches import (
     ChildOptions,
     RecordTable,
     assess_files,
+    describe_origin,
     find_child,
     find_files,
     find_sex,
@@ -166,6 +168,10 @@ class AssessOptions(GrowthOptions):
         help="Write the results to a CSV table, row by row; - is standard output.")] = None
     resume: Annotated[bool, typer.Option(
         "--resume", help="Continue the table of --csv: assess only the radiographs that it lacks.")] = False
+    workers: Annotated[int|None, typer.Option(
+        min=1, metavar="N", show_default=False,
+        help="Number of radiographs that are assessed at the same time; default: one for each core, at most "
+             "eight.")] = None
     save_figure: Annotated[Path|None, typer.Option(
         "--save-figure", metavar="DIR", show_default=False,
         help="Write a figure of each assessment (radiograph, mask, key points, regions, distribution over "
@@ -223,7 +229,9 @@ def run_assessment(
             step()
         try:
             assessor = load_assessor(options.weights, options.device)
-            assess_files(files, assessor, sex_of, done, on_error, options.save_figure, child_of)
+            for outcome in assess_files(files, assessor, sex_of, options.save_figure, child_of,
+                                        options.workers):
+                (on_error if isinstance(outcome, str) else done)(outcome)
         except WriteError as error: fail(error, 1)
         except ValueError as error: fail(error)
     if after_bar:
@@ -249,6 +257,16 @@ def read_child_options(
     return ChildOptions(facts, options.height_cm, options.sds_table, children)
 
 # %% ../nbs/assessing/28_cli.ipynb #21
+_GROWTH = tuple(option.name for option in fields(GrowthOptions))
+
+
+def _check_drawing():
+    "End the program if a package that draws figures is missing"
+    try: import_module("boneage.paper.figures")
+    except ModuleNotFoundError as error:
+        fail(f"Figures need the package {error.name}: install it, or leave the figures out.")
+
+
 def _check_options(
     options:AssessOptions,
 ) -> tuple[dict, RecordTable|None]: # sexes by name; the table of results
@@ -264,8 +282,13 @@ def _check_options(
         if figures:
             figures.mkdir(parents=True, exist_ok=True)
             if not os.access(figures, os.W_OK): raise WriteError(f"{figures} can't be written.")
+        if figures: _check_drawing()
         table = read_sexes(options.sexes) if options.sexes else {}
-        return table, RecordTable(options.csv_file, options.resume) if options.csv_file else None
+        if not options.csv_file: return table, None
+        rows = RecordTable(options.csv_file, options.resume)
+        chosen = {name: str(getattr(options, name)) for name in ("sex", *_GROWTH)}
+        rows.set_origin(describe_origin(options.weights, chosen, options.sexes))
+        return table, rows
     except OSError as error:
         fail(error if isinstance(error, WriteError) else f"{figures} can't be written: {error.strerror}.", 1)
     except ValueError as error: fail(error)
@@ -406,6 +429,7 @@ def visits(
     if out and not sex: fail("A growth chart needs the sex: give --sex.")
     if out and out.suffix.lower() not in CHART_FORMATS:
         fail(f"{out} can't be drawn: its name must end in {', '.join(CHART_FORMATS)}.")
+    if out: _check_drawing()
     paces = find_paces(found, options.smallest_change)
     for line in format_visits(found, sex, options.sds_table, paces): typer.echo(line)
     if out: _save_chart(out, found, sex, options.sds_table, paces)

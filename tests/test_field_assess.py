@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import command
 from test_cli import call
-from tiny_models import write_tiny_models
+from tiny_models import HAND, write_tiny_models
 from typer.testing import CliRunner
 
 from boneage.assessment import load_assessor
@@ -265,6 +265,44 @@ def test_a_killed_run_is_resumed(tmp_path, models, image):
     again = rows_of(tmp_path/"ages.csv")
     assert again[:len(rows)] == rows and len({row["path"] for row in again}) == len(again) == 5
     assert call(*arguments, "--resume")[0] == 0 and len(rows_of(tmp_path/"ages.csv")) == 5
+
+
+def test_a_table_is_continued_with_the_same_networks_and_options_only(tmp_path, models, image):
+    for number in range(2): write_radiograph(tmp_path/"hands"/f"{number}.png", image)
+    (tmp_path/"sexes.csv").write_text("id,sex\n0,M\n")
+    target = ["--csv", tmp_path/"ages.csv"]
+    first = ["assess", tmp_path/"hands"/"0.png", *target, "--weights", models]
+    assert call(*first)[0] == 0
+    before = (tmp_path/"ages.csv").read_bytes()
+    rest = ["assess", tmp_path/"hands", *target, "--resume"]
+    others = write_tiny_models(tmp_path/"others", [HAND])
+    for options in (["--weights", others], ["--weights", models, "--sex", "F"],
+                    ["--weights", models, "--sexes", tmp_path/"sexes.csv"],
+                    ["--weights", models, "--height-cm", "141"]):
+        code, out, err = call(*rest, *options)
+        assert (code, out) == (2, "") and "was made with boneage" in err and "choose another file" in err
+        assert (tmp_path/"ages.csv").read_bytes() == before
+    assert call(*rest, "--weights", models)[0] == 0 and len(rows_of(tmp_path/"ages.csv")) == 2
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_any_number_of_workers_gives_the_same_ages(tmp_path, models, image, workers):
+    for number in range(4): write_radiograph(tmp_path/"hands"/f"{number}.png", image)
+    results = [call("assess", tmp_path/"hands", "--jsonl", "--weights", models, *options)
+               for options in ([], ["--workers", workers])]
+    assert results[0] == results[1] and results[0][1].count("\n") == 4
+    assert call("assess", tmp_path/"hands", "--workers", "0")[0] == 2
+
+
+def test_figures_without_their_packages(tmp_path, models, image, monkeypatch):
+    write_radiograph(tmp_path/"hand.png", image)
+    (tmp_path/"visits.csv").write_text("age,sex,bone_age_months\n7y9m,F,84\n")
+    monkeypatch.setitem(sys.modules, "boneage.paper.figures", None)
+    monkeypatch.setitem(sys.modules, "boneage.paper.growth_chart", None)
+    for command_line in (["assess", tmp_path/"hand.png", "--save-figure", tmp_path/"figures"],
+                         ["visits", tmp_path/"visits.csv", "--out", tmp_path/"chart.png"]):
+        code, out, err = call(*command_line)
+        assert (code, out) == (2, "") and err.startswith("Figures need the package"), err
 
 
 def test_json_lines_and_standard_input(tmp_path, models, image):
