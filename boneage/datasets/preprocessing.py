@@ -149,7 +149,7 @@ def read_segmentation_inputs(
     return cohort.iloc[readable].reset_index(drop=True), stack, problems
 
 # %% ../../nbs/datasets/34_preprocessing.ipynb #13
-BATCH = 8  # radiographs that are segmented together; as floats, eight of 2000×1600 pixels take 100 MB
+BATCH = 4  # radiographs that are segmented together by each thread
 
 
 def write_masks(
