@@ -231,6 +231,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'boneage/datasets/cohorts.py'),
                                           'boneage.datasets.cohorts._headers': ( 'datasets/cohorts.html#_headers',
                                                                                  'boneage/datasets/cohorts.py'),
+                                          'boneage.datasets.cohorts._images_of': ( 'datasets/cohorts.html#_images_of',
+                                                                                   'boneage/datasets/cohorts.py'),
                                           'boneage.datasets.cohorts._named_table': ( 'datasets/cohorts.html#_named_table',
                                                                                      'boneage/datasets/cohorts.py'),
                                           'boneage.datasets.cohorts._similar_dialect': ( 'datasets/cohorts.html#_similar_dialect',

@@ -17,6 +17,7 @@ import hashlib
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -365,7 +366,7 @@ def match_images(
     if split:
         of_set = [folder for folder in folders if index.infer_split(folder) == split]
         folders = of_set or [folder for folder in folders if index.infer_split(folder) is None]
-    matches = [{i: path for i, path in index.images[folder].items() if i in ids} for folder in folders]
+    matches = [_images_of(ids, index.images[folder]) for folder in folders]
     found, used = {}, []
     for paths in sorted(matches, key=len, reverse=True):
         if found.keys().isdisjoint(paths):
@@ -377,6 +378,13 @@ def match_images(
     for i, first, second in index.repeated:
         if found.get(i) == first: raise CohortError(_two_images(i, first, second))
     return found
+
+
+def _images_of(ids, images) -> dict[str, str]:
+    "The images of ids in a folder, by their names or by their names in small letters"
+    times = Counter(map(str.casefold, [*ids, *images]))  # 2: one id and one image, whose cases may differ
+    folded = {name.casefold(): path for name, path in images.items() if times[name.casefold()] == 2}
+    return {i: images.get(i) or folded[i.casefold()] for i in sorted(ids) if i in images or i.casefold() in folded}
 
 
 def _two_images(i, first, second) -> str:
