@@ -384,7 +384,8 @@ def _images_of(ids, images) -> dict[str, str]:
     "The images of ids in a folder, by their names or by their names in small letters"
     times = Counter(map(str.casefold, [*ids, *images]))  # 2: one id and one image, whose cases may differ
     folded = {name.casefold(): path for name, path in images.items() if times[name.casefold()] == 2}
-    return {i: images.get(i) or folded[i.casefold()] for i in sorted(ids) if i in images or i.casefold() in folded}
+    found = {i: images.get(i) or folded.get(i.casefold()) for i in sorted(ids)}
+    return {i: path for i, path in found.items() if path}
 
 
 def _two_images(i, first, second) -> str:
