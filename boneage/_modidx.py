@@ -1063,6 +1063,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                            'boneage/radiographs.py'),
                                      'boneage.radiographs._starts_data_set': ( 'assessing/radiographs.html#_starts_data_set',
                                                                                'boneage/radiographs.py'),
+                                     'boneage.radiographs._warn_of_damage': ( 'assessing/radiographs.html#_warn_of_damage',
+                                                                              'boneage/radiographs.py'),
                                      'boneage.radiographs.captured_stderr': ( 'assessing/radiographs.html#captured_stderr',
                                                                               'boneage/radiographs.py'),
                                      'boneage.radiographs.check_deflated': ( 'assessing/radiographs.html#check_deflated',

@@ -274,6 +274,13 @@ def _decode(data, kind):
     return image, complaints
 
 
+def _warn_of_damage(complaints, warn):
+    "Warn of what a decoder has complained of"
+    if complaints:
+        warn("The file is damaged inside: a part of the image may be missing or distorted "
+             f"({complaints[0].removeprefix('Corrupt JPEG data: ')}).", "damaged")
+
+
 def decode_image(
     data:bytes,    # the whole file
     kind:str,      # "PNG", "JPEG" or "TIFF"
@@ -288,9 +295,7 @@ def decode_image(
     if image is None:
         raise RadiographError(f"{path} is a {kind} file that can't be decoded: "
                               "it is damaged or of a rare kind.")
-    if complaints:
-        warn("The file is damaged inside: a part of the image may be missing or distorted "
-             f"({complaints[0].removeprefix('Corrupt JPEG data: ')}).", "damaged")
+    _warn_of_damage(complaints, warn)
     if pages > 1: warn(f"The file has {pages} pages: only the largest was read.", "pages")
     white_is_zero = kind == "TIFF" and image.dtype == np.uint16 and tiff_tags(data).get(262) == (0,)
     return ~image if white_is_zero else image
@@ -557,6 +562,10 @@ def _read_pixels(header, path, warn):
     overlay = any(element.tag.group >> 8 == 0x60 for element in header)
     clean = overlay or header.get("PixelRepresentation") == 1
     pixels = pixel_array(header, index=0 if frames > 1 else None, correct_unused_bits=clean)
+    if header.file_meta.get("TransferSyntaxUID") in JPEG_SYNTAXES and header.BitsStored <= 8:
+        from pydicom.encaps import generate_frames
+        jpeg = next(generate_frames(header.PixelData, number_of_frames=max(1, frames)))
+        _warn_of_damage(_decode(jpeg, "JPEG")[1], warn)  # pydicom's decoders don't tell
     if header.PhotometricInterpretation == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
         pixels = apply_color_lut(pixels, header)

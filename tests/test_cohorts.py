@@ -1,5 +1,7 @@
 "Label tables of every dialect, folders of every layout, and every kind of bad row"
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -165,6 +167,16 @@ def test_missing_columns(tmp_path, header, sentence):
     path = write(tmp_path/"train.csv", header + "\n1,2,3\n")
     for problems in (None, []):
         with pytest.raises(CohortError, match=f"train.csv {sentence}"): read_labels(path, problems)
+
+
+def test_ids_and_images_in_another_case(tmp_path):
+    for name in ("ABC", "abd", "x1", "X1"): (tmp_path/f"{name}.png").touch()
+    problems = []
+    write(tmp_path/"labels.csv", "id,sex,bone_age\nabc,M,100\nABD,F,90\nX1,F,80\n")
+    cohort = load_cohort(tmp_path, problems=problems)
+    assert {i: Path(path).stem for i, path in zip(cohort.id, cohort.path)} == {"abc": "ABC", "ABD": "abd",
+                                                                              "X1": "X1"}
+    assert len(problems) == 1 and "1 images that no row" in problems[0] and "x1.png" in problems[0]
 
 
 def test_files_that_are_not_tables(tmp_path):

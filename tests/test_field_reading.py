@@ -18,7 +18,7 @@ from boneage.radiographs import (
 pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset  # noqa: E402
 from pydicom.encaps import encapsulate  # noqa: E402
-from pydicom.uid import JPEGLSLossless  # noqa: E402
+from pydicom.uid import JPEGBaseline8Bit, JPEGLSLossless  # noqa: E402
 from test_radiographs import as_bits, dicom, radiograph, save, save_dicom, write_tiff  # noqa: E402, F401
 
 
@@ -161,6 +161,22 @@ def test_jpeg_damaged_inside(tmp_path, radiograph, change, capfd):  # noqa: F811
     assert codes(tmp_path/"hand.jpg") == ["damaged"]
     (tmp_path/"hand.jpg").write_bytes(jpeg_with(bytes, image))
     assert codes(tmp_path/"hand.jpg") == []
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("change", DAMAGE.values(), ids=DAMAGE)
+def test_jpeg_damaged_inside_a_dicom_file(tmp_path, radiograph, change, capfd):  # noqa: F811
+    "Damaged pixels are refused or warned of"
+    pytest.importorskip("PIL")
+    noise = np.random.default_rng(0).normal(0, 9, (360, 264))
+    image = np.uint8(np.clip(np.kron(as_bits(radiograph, 8), np.ones((3, 3))) + noise, 0, 255))
+    for damage, expected in ((change, ["damaged"]), (bytes, [])):
+        header = dicom(image)
+        header.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+        header.PixelData = encapsulate([jpeg_with(damage, image)])
+        path = save_dicom(tmp_path/"hand.dcm", header)
+        try: assert codes(path) == expected
+        except RadiographError as error: assert expected and "can't be decoded" in str(error)
     assert capfd.readouterr().err == ""
 
 

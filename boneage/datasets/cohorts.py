@@ -491,8 +491,9 @@ def _unnamed_images(index:FolderIndex, tables:Iterable[Path], cohort:pd.DataFram
         table = read_table(path, [])
         names = {column.casefold(): column for column in table}
         named |= set(table[names[detect_dialect(path).id.casefold()]].map(canonical_id))
-    used = {Path(path).parent for path in cohort["path"]}
-    left = [path for folder in used for i, path in index.images[folder].items() if i not in named]
+    used, folders = set(cohort["path"]), {Path(path).parent for path in cohort["path"]}
+    left = [path for folder in folders for i, path in index.images[folder].items()
+            if i not in named and path not in used]
     if not left: return []
     return [f"{index.root} holds {len(left):,} images that no row of {', '.join(map(str, tables))} names, "
             f"such as {min(left)}; they are left out."]
