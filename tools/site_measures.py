@@ -95,8 +95,31 @@ def reliability_page() -> str:
     found = read("reliability")
     parts = ["These tests try to break the library. A command stands above each table and repeats it; "
              "`make test` runs a small part of each.\n"]
-    parts += [text for section in (fuzzing, crashes, determinism, coverage) if (text := section(found))]
+    sections = (refusals, fuzzing, crashes, determinism, coverage)
+    parts += [text for section in sections if (text := section(found))]
     return "\n\n".join(parts) + "\n"
+
+
+def refusals(found: dict) -> str:
+    "Hands that are refused, and what is no hand"
+    if "refusals" not in found: return ""
+    found = found["refusals"]
+    def share(row, key): return f"{row.get(key, 0)} ({row.get(key, 0)/row['number']:.1%})"
+    kinds = sorted({key for row in found["rows"] for key in row} - {"images", "number", "refused", "warned"})
+    heads, names = ["", *(row["images"] for row in found["rows"])], ["refused", "warned", *kinds]
+    lines = [["number", *(f"{row['number']:,}" for row in found["rows"])]]
+    lines += [[name, *(share(row, name) for row in found["rows"])] for name in names]
+    return f"""## Hands and no hands
+
+`python benchmarks/refusals.py DATA`. The released system assessed radiographs of hands, with the child's sex,
+and images without a hand: drawn ones, photographs, and CT, MR and other images that come with packages.
+*Refused* images get the sentence "No hand was found" and no age; *warned* ones get an age and a warning. The
+codes of the warnings follow. The radiographs are those that the released networks were fitted on. The
+threshold for a refusal was chosen on images like those without a hand.
+
+{table(heads, lines, 1)}
+
+{format_machine(found["machine"])}"""
 
 
 def fuzzing(found: dict) -> str:
