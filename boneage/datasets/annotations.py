@@ -17,8 +17,8 @@ import json
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -470,17 +470,46 @@ ABOUT = {"meta.json", "key_id_map.json", "obj_class_to_machine_color.json", "dat
 
 
 def _read_folder(folder, problems, left) -> list[Annotation]:
-    "Read all annotation files in a folder, without hidden ones and those about a project"
-    annotations = []
-    for file in sorted(folder.rglob("*.json")):
-        names = file.relative_to(folder).parts
-        if file.name in ABOUT or "img_info" in names or any(name.startswith((".", "__")) for name in names):
-            continue
+    "Read all annotation files in a folder; files of other kinds are counted"
+    annotations, paths = [], sorted(_files_with_labels(folder))
+    others = Counter(f"file {file.suffix or file.name}" for file in paths if file.suffix.lower() != ".json")
+    if others.total() == len(paths):
+        found = ", ".join(f"{count:,} × {kind}" for kind, count in others.most_common(5))
+        raise AnnotationError(f"{folder} holds no annotations as JSON{found and f', but {found}'}; "
+                              "most tools can export to COCO.")
+    for file in paths:
+        if file.suffix.lower() != ".json": continue
         try: annotations += _read_file(file, left)
         except AnnotationError as error:
             if problems is None: raise
             problems.append(f"{error}")
-    return annotations
+    left.update(others)
+    return _merge_annotations(annotations, left)
+
+
+def _files_with_labels(folder) -> Iterator[Path]:
+    "The files of a folder without images, hidden files and those about a project"
+    for file in folder.rglob("*"):
+        names = file.relative_to(folder).parts
+        hidden = "img_info" in names or any(name.startswith((".", "__")) for name in names)
+        if not hidden and file.is_file() and file.name not in ABOUT and file.suffix.lower() not in SUFFIXES:
+            yield file
+
+
+def _merge_annotations(annotations, left) -> list[Annotation]:
+    "One annotation for each id: the first mask and the first key points"
+    merged = {}
+    for new in annotations:
+        old = merged.setdefault(new.id, new)
+        if old is new: continue
+        pairs = dict(mask=(old.mask is not None, new.mask is not None),
+                     points=(np.isfinite(old.points).any(), np.isfinite(new.points).any()))
+        added = {name: getattr(new, name) for name, (known, given) in pairs.items()
+                 if given and not known and new.shape == old.shape}
+        merged[new.id] = replace(old, **added)
+        for name, (_, given) in pairs.items():
+            if given and name not in added: left[f"second {name} of an image"] += 1
+    return list(merged.values())
 
 
 def _read_file(path, left) -> list[Annotation]:
@@ -488,7 +517,8 @@ def _read_file(path, left) -> list[Annotation]:
     try: content = json.loads(path.read_bytes())
     except OSError as error: raise AnnotationError(f"{path} can't be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"{path} is not a JSON file: {truncate_text(error)}.") from error
+        raise AnnotationError(f"{path} is not a JSON file: {truncate_text(error)}. "
+                              "Most other tools can export to COCO.") from error
     readers = {"shapes": from_labelme, "objects": from_supervisely, "annotations": from_coco}
     kind = next((key for key in readers if isinstance(content, dict) and key in content), None)
     if kind is None: raise AnnotationError(f"{path} is not a file of labelme, Supervisely or COCO; "
