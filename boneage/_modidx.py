@@ -896,6 +896,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'boneage/paper/learning_curve.py'),
                                               'boneage.paper.learning_curve.fit_power_law': ( 'paper/learning_curve.html#fit_power_law',
                                                                                               'boneage/paper/learning_curve.py'),
+                                              'boneage.paper.learning_curve.format_verdicts': ( 'paper/learning_curve.html#format_verdicts',
+                                                                                                'boneage/paper/learning_curve.py'),
                                               'boneage.paper.learning_curve.gather_curve': ( 'paper/learning_curve.html#gather_curve',
                                                                                              'boneage/paper/learning_curve.py'),
                                               'boneage.paper.learning_curve.learning_curve_figure': ( 'paper/learning_curve.html#learning_curve_figure',
