@@ -61,7 +61,7 @@ def compare(workspaces: dict[str, Workspace], fits: int) -> list[dict]:
         gain = estimate_over_fits([pair.thumbnails - pair.radiographs for pair in pairs])
         rows.append(dict(region=model.region, **{name: round(value, 2) for name, value in numbers.items()},
                          difference=round(gain.value, 2), low=round(gain.low, 2), high=round(gain.high, 2),
-                         radiographs_compared=gain.n))
+                         held_out=gain.n))
     return rows
 
 
