@@ -19,6 +19,7 @@ REPORTS = ["01_cohort", "02_segmentation", "03_registration", "04_preprocessing"
            "13_claims"]
 if profile["learning_curve"]["radiographs"]: REPORTS.insert(-2, "14_learning_curve")
 if Path("boneage/data/thumbnails.json").is_file(): REPORTS.append("15_thumbnails")  # once it was measured
+REPORTS.append("16_article")
 
 # Resources of a report that fits networks. On one computer, one such report runs at a time.
 # On a cluster it gets a GPU, if the partition has any, and a time limit of its own.
@@ -69,7 +70,8 @@ def job(name, executed="", more="", **used):
 
 
 # These reports only count and plot. On a cluster, a job in the queue would take longer.
-localrules: all, released, thumbnails, architectures, ablation, mae_table, stages, test_set, summary, claims, site
+localrules:
+    all, released, thumbnails, architectures, ablation, mae_table, stages, test_set, summary, claims, article, site,
 
 
 rule all:
@@ -198,6 +200,23 @@ rule claims:
     shell: SHELL
 
 
+# The article is a page of the site, and a PDF that is printed from this page.
+IN_ARTICLE = [f"{W}/results/{name}.json" for name in
+              ("segmentation", "registration", "summary", "claims_one_by_one", *AFTER_TRAINING)]
+IN_ARTICLE += [path for path in ("boneage/data/thumbnails.json", "boneage/weights/bone-age.json")
+               if Path(path).is_file()]
+PRINTING = "tools/build_article.py", "reports/references.bib", "reports/article.typ"
+PRINT = (f"{SHELL} && {quoted(sys.executable)} tools/build_article.py --root {quoted(W)} "
+         f"--out {quoted(W)}/article.pdf")
+
+
+rule article:
+    input: report("16_article"), IN_ARTICLE, PRINTING
+    output: notebook("16_article"), f"{W}/article.pdf"
+    params: **job("16_article", **keys())
+    shell: PRINT
+
+
 # What the site shows besides the reports: its own files, the benchmarks and the notebooks.
 SITE = [path for path in sorted(Path("tools").rglob("*")) if path.is_file() and "site" in str(path)]
 NOTEBOOKS = [path for folder in ("nbs", "howto", "play") for path in sorted(Path(folder).rglob("*.ipynb"))
@@ -206,6 +225,6 @@ SHOWN = ["_quarto.yml", *map(str, [*SITE, *sorted(Path("benchmarks").glob("*.jso
 
 
 rule site:
-    input: [notebook(name) for name in REPORTS], SHOWN
+    input: [notebook(name) for name in REPORTS], f"{W}/article.pdf", SHOWN
     output: f"{W}/site/index.html"
     shell: f"{quoted(sys.executable)} tools/build_site.py --root {quoted(W)} --out {quoted(W)}/site"

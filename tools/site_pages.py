@@ -368,6 +368,7 @@ def assemble(root: Path, folder: Path):
     (folder/"_variables.yml").write_text(yaml.safe_dump(results))
     shutil.copytree(PROJECT/"tools"/"site", folder, dirs_exist_ok=True)
     if (root/"figures").is_dir(): shutil.copytree(root/"figures", folder/"figures")
+    if (root/"article.pdf").is_file(): shutil.copy(root/"article.pdf", folder)
     glossary = folder/"glossary.md"
     glossary.write_text(links.resolve(glossary.read_text(), "glossary"))
     groups = {"Reports": reports} | {title: beside[name] for name, (title, _) in BESIDE.items()}
@@ -423,7 +424,9 @@ def write_configuration(folder: Path, groups: dict[str, list[Page]]):
     folders = [*BESIDE, "library", *(f"library/{wing}" for wing in WINGS), "reports"]
     render = ["index.ipynb", "glossary.md", "speed.md", "reliability.md", *(f"{name}/*" for name in folders)]
     config["project"] |= {"output-dir": "rendered", "render": render}
-    if (folder/"figures").is_dir(): config["project"]["resources"] = ["figures/*"]
+    config["project"]["resources"] = [name for name, place in (("figures/*", "figures"),
+                                                               ("article.pdf", "article.pdf"))
+                                      if (folder/place).exists()]
     # every entry in full: Quarto does not understand the anchors that YAML writes for what stands twice
     dumper = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
     text = yaml.dump(config, Dumper=dumper, sort_keys=False, allow_unicode=True)
