@@ -17,6 +17,7 @@ REPORT, REFERENCES, TEMPLATE = (PROJECT/"reports"/name for name in (
     "16_article.ipynb", "references.bib", "article.typ"))
 FIGURE = re.compile(r"!\[[^\]]*\]\(\.\./(figures/[^)]+)\)\n\n\*(.+?)\*\n", re.S)
 TITLE = "Paediatric bone age assessment with deep convolutional networks: a reproduction"
+FLUSH = "```{=typst}\n#place.flush()\n```\n\n"  # figures are printed before the next chapter
 PAGE_ONLY = ("This page is also printed", "## In short")
 
 
@@ -49,8 +50,9 @@ def printed_text(text: str) -> str:
     text = re.sub(r"\(?\[([^\]]+)\]\((https?://[^)]+)\)\)?", cite, text)
     text = FIGURE.sub(lambda found: f"![{found[2]}]({found[1]})\n", text)
     text = re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\)", r"\1", text)
-    text = re.sub(r"^#(#+) ", r"\1 ", text, flags=re.M)
-    return f"---\nnocite: '@*'\n---\n\n{text}\n\n# References\n"
+    text = re.sub(r"^#(#+) ", r"\1 ", text, flags=re.M) + "\n# References\n"
+    text = re.sub(r"^# ", f"{FLUSH}# ", text, flags=re.M)
+    return f"---\nnocite: '@*'\n---\n\n{text}"
 
 
 def markup(root: Path) -> str:
@@ -71,8 +73,11 @@ def main():
     parser.add_argument("--root", type=Path, required=True, help="folder of the run")
     parser.add_argument("--out", type=Path, required=True, help="the PDF to write")
     chosen = parser.parse_args()
-    import typst
-
+    try:
+        import pypandoc  # noqa: F401
+        import typst
+    except ModuleNotFoundError as error:
+        raise SystemExit(f'The article needs {error.name}: pip install ".[docs]" in the clone.') from None
     from boneage.files import publish
     source = chosen.root/"article.typ"
     with publish(source) as file: file.write_text(markup(chosen.root))
