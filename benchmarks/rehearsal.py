@@ -321,6 +321,7 @@ def describe_cost(found: dict|None) -> list[str]:
              "# Disk is without the radiographs; memory is that of the step that the part belongs to.",
              "# Memory was measured in the rehearsal, and the arrays of further radiographs are",
              "# added; what the allocator keeps may grow further.",
+             *([f"# {found['remark']}"] if found.get("remark") else []),
              f"# {'':<34}{'hours':>9}{'disk, GB':>11}{'memory, GB':>13}"]
     rows = [*found["rows"], dict(part="all", **every)]
     return lines + [f"# {row['part']:<34}{row['full_hours']:>9.1f}{row['full_disk']:>11.1f}"
@@ -349,6 +350,7 @@ def main():
     parser.add_argument("--models", type=int, default=standard.models, help="bone-age networks")
     parser.add_argument("--profile", default=standard.profile, help="whose networks and regions are used")
     parser.add_argument("--folder", type=Path, default=PROJECT/"work"/"rehearsal")
+    parser.add_argument("--remark", default="", help="a sentence about the circumstances, for the results")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.step: return run_step(chosen.step, chosen.folder)
@@ -358,7 +360,8 @@ def main():
         rehearse(size, chosen.folder)
     except ProfileError as error: raise SystemExit(str(error)) from None
     rows = tabulate(chosen.folder)
-    found = dict(machine=machine(), code=code_version(), size=asdict(size), rows=rows, total=total(rows))
+    found = dict(machine=machine(), code=code_version(), size=asdict(size), remark=chosen.remark, rows=rows,
+                 total=total(rows))
     target = RESULT if size == standard else chosen.folder/"rehearsal.json"
     with publish(target) as file: file.write_text(compact_json(found) + "\n")
     if size == standard: write_head(PROFILES/"rsna.yaml", describe_cost(found))
