@@ -134,6 +134,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'boneage.cli.export': ('assessing/cli.html#export', 'boneage/cli.py'),
                              'boneage.cli.fail': ('assessing/cli.html#fail', 'boneage/cli.py'),
                              'boneage.cli.main': ('assessing/cli.html#main', 'boneage/cli.py'),
+                             'boneage.cli.needs_extra': ('assessing/cli.html#needs_extra', 'boneage/cli.py'),
                              'boneage.cli.paper': ('assessing/cli.html#paper', 'boneage/cli.py'),
                              'boneage.cli.phantom': ('assessing/cli.html#phantom', 'boneage/cli.py'),
                              'boneage.cli.read_child_options': ('assessing/cli.html#read_child_options', 'boneage/cli.py'),
