@@ -669,16 +669,26 @@ def export(
     weights:Annotated[Path|None, typer.Option(
         metavar="DIR", show_default=False,
         help="Run folder with fitted networks; default: the released ones.")] = None,
+    huggingface:Annotated[bool, typer.Option(
+        "--huggingface", help="Copy released networks with a model card, as a repository of the Hugging Face "
+                              "Hub.")] = False,
 ):
     """Write the whole assessment as ONNX models, which need onnxruntime and no PyTorch.
 
     \b
     boneage export exported
     boneage assess hand.png --weights exported
+    \b
+    Instead, write the networks as they are, with a model card:
+    boneage export --huggingface repository
     """
     from boneage.assessment import load_assessor  # imports PyTorch
-    from boneage.export import export_assessor
-    try: differences = export_assessor(load_assessor(weights, "cpu"), out)
+    from boneage.export import export_assessor, export_repository
+    try:
+        if huggingface:
+            names = export_repository(weights, out)
+            return typer.echo(f"{len(names)} networks and their model card in {out}.")
+        differences = export_assessor(load_assessor(weights, "cpu"), out)
     except (ValueError, OSError) as error: fail(error)
     largest = max(differences.values())
     typer.echo(f"{len(differences)} networks in {out}; the outputs of onnxruntime and PyTorch differ by at "

@@ -68,6 +68,7 @@ def alone(tmp_path_factory):
     (folder/"visits.csv").write_text("age,sex,bone_age_months\n7y9m,F,84\n")
     hand = write_radiograph(folder/"hand.png", make_phantom(3, 1, shape=(300, 240), defects={}).image)
     lines = ["phantom demo", f"assess {hand} --sex F --weights {models} --csv ages.csv", "visits visits.csv",
+             "export --huggingface repository",
              f"assess {hand} --sex F --weights {models} --save-figure figures",
              "visits visits.csv --out chart.png", "paper", "release --data demo", "export exported"]
     arguments = json.dumps(hidden_modules()), json.dumps([line.split() for line in lines])
@@ -81,7 +82,7 @@ def alone(tmp_path_factory):
 def test_assessing_needs_no_extra(alone):
     outcomes, _, imported = alone
     assert imported == [] and {"pandas", "fastai", "matplotlib", "yaml", "pydicom"} <= set(hidden_modules())
-    for line in list(outcomes)[:3]: assert outcomes[line][0] == 0 and outcomes[line][2] == "", outcomes[line]
+    for line in list(outcomes)[:4]: assert outcomes[line][0] == 0 and outcomes[line][2] == "", outcomes[line]
     assert "bone age 95 months" in outcomes[list(outcomes)[1]][1]
 
 
@@ -89,7 +90,7 @@ EXTRAS = dict(assess="research", visits="research", paper="reports", release="fi
 
 
 def test_a_command_names_the_extra_that_it_needs(alone):
-    refused = {line.split()[0]: outcome for line, outcome in list(alone[0].items())[3:]}
+    refused = {line.split()[0]: outcome for line, outcome in list(alone[0].items())[4:]}
     assert set(refused) == set(EXTRAS) == set(get_command(app).commands) - {"phantom"}
     for name, (code, out, err) in refused.items():
         hint = f'run pip install ".[{EXTRAS[name]}]" in a clone of boneage.\n'
