@@ -664,6 +664,7 @@ def _publish_release(
 
 # %% ../nbs/assessing/28_cli.ipynb #46
 @app.command(epilog="Research use only: boneage is not a medical device.")
+@needs_extra("onnx")
 def export(
     out:Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.", show_default=False)],
     weights:Annotated[Path|None, typer.Option(

@@ -99,3 +99,10 @@ def test_a_command_names_the_extra_that_it_needs(alone):
 
 def test_the_app_names_its_extra(alone):
     assert alone[1] == 'The app needs ipywidgets: run pip install ".[research]" in a clone of boneage.'
+
+
+def test_export_without_pytorch(tmp_path):
+    program = "import sys; sys.modules['torch'] = None; from boneage.cli import app; app(['export', 'out'])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    sentence = 'This needs the package torch: run pip install ".[onnx]" in a clone of boneage.'
+    assert (done.returncode, done.stderr) == (2, sentence + "\n")
