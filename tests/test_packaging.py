@@ -210,6 +210,36 @@ def test_pins_are_in_the_ranges():
         assert wanted.name in pins and wanted.specifier.contains(pins[wanted.name]), line
 
 
+PINNED = sorted((PROJECT/"requirements").glob("*.txt"))
+
+
+@pytest.mark.parametrize("file", PINNED, ids=lambda file: file.stem)
+def test_hashed_versions(file):
+    "Exact versions, each with hashes and without an address; those of constraints.txt where it has one"
+    import pin
+    text = file.read_text()
+    _, *blocks = re.split(r"\n(?=\S)", text)  # after the line about the file
+    assert all(re.search(r" --hash=sha256:[0-9a-f]{64}", block) for block in blocks)
+    versions = dict(re.match(r"([\w-]+)==([\w.]+) ", block).groups() for block in blocks)
+    assert len(versions) == len(blocks) > 10
+    assert not re.search("://|--(?:extra-)?index|--find-links", text)
+    lines = (PROJECT/"constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert not [name for name in versions if pins.get(name, versions[name]) != versions[name]], "`make pins`"
+    for wanted in map(Requirement, pin.wanted(file.stem)):
+        assert wanted.specifier.contains(versions[wanted.name]), f"{wanted}: `make pins`"
+
+
+def test_the_container_installs_hashed_versions():
+    import pin
+    text = (PROJECT/"Containerfile").read_text()
+    assert {file.stem for file in PINNED} == set(pin.FILES)
+    assert set(re.findall(r"--require-hashes -r \S*?(\w+)\.txt", text)) == set(pin.FILES)
+    for command in re.findall(r"pip (?:install|wheel) [^&\n]*", text):
+        assert "--require-hashes" in command or "--no-deps" in command, command
+    assert f"PYTHON={pin.PYTHON}" in text
+
+
 def test_settings_are_all_that_packaging_reads():
     project = (PROJECT/"pyproject.toml").read_text()
     assert not re.search(r"^(version|dependencies|description)\s*=", project, re.M)
