@@ -15,7 +15,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 export MALLOC_ARENA_MAX := 1
 
-.PHONY: help install paper test lint notebooks stress bench export lessons readme site lab clean
+.PHONY: help install paper test lint notebooks stress bench export lessons readme site lab pins clean
 .DEFAULT_GOAL := help
 
 help:
@@ -64,6 +64,9 @@ site: install ## build the site from the results of PROFILE so far
 
 lab: install ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab
+
+pins: install ## write requirements/, the exact versions with hashes for the container
+	@$(BIN)/python tools/pin.py
 
 clean: ## remove built and cached files (never work/, which holds the runs)
 	@rm -rf build dist boneage.egg-info .pytest_cache .hypothesis .snakemake .ruff_cache

@@ -8,12 +8,17 @@ here = Path(__file__).parent
 settings = ConfigParser(delimiters=["="], interpolation=None)
 settings.read(here/"settings.ini", encoding="utf-8")
 package = settings["DEFAULT"]
-extras = {name: lines.split("\n")[1:] for name, lines in settings["extras"].items() if name not in package}
 
 
-def lines(key):
+def lines(key, section="DEFAULT"):
     "A setting of one item a line"
-    return [line for line in package[key].splitlines() if line]
+    return [line for line in settings[section][key].splitlines() if line]
+
+
+def requirements(extra):
+    "The requirements of an extra, and those of the extras that it names in brackets"
+    found = [requirements(line[1:-1]) if line.startswith("[") else [line] for line in lines(extra, "extras")]
+    return sum(found, [])
 
 
 setup(
@@ -29,6 +34,6 @@ setup(
     include_package_data=False,  # what is listed next, and nothing else
     package_data={"boneage": ["data/*", "weights/**/*"]},
     install_requires=lines("requirements"),
-    extras_require=extras,
+    extras_require={extra: requirements(extra) for extra in settings["extras"] if extra not in package},
     entry_points={"console_scripts": lines("console_scripts")},
 )

@@ -11,7 +11,11 @@ import io
 import tempfile
 from pathlib import Path
 
-import ipywidgets as widgets
+try:
+    import ipywidgets as widgets
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("The app needs ipywidgets: "
+                              'run pip install ".[research]" in a clone of boneage.') from error
 
 from .assessment import Assessor, load_assessor
 from .radiographs import SUFFIXES, open_radiograph
@@ -54,16 +58,16 @@ class AssessRadiograph(widgets.VBox):
 
     def assess(self):
         "Assess the radiograph with the chosen sex, or else with the sex in the DICOM header"
-        from boneage.paper.figures import assessment_figure, format_assessment  # imports matplotlib
         if self.opened is None: return
         self._show_message(f"{self.name}: assessing …")
         try:
+            from boneage.paper.figures import assessment_figure, format_assessment  # imports matplotlib
             if self.assessor is None: self.assessor = load_assessor()
             self.result = self.assessor.assess(self.opened, self.sex.value)
             sex, png = self.result.sex, io.BytesIO()
             figure = assessment_figure(self.opened.image, self.result, sex, self.name)
             figure.savefig(png, format="png", dpi=100)
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, ModuleNotFoundError) as error:
             self._show_message(f"{self.name}: {error}")
             return
         self.picture.value, self.picture.layout.display = png.getvalue(), None

@@ -294,17 +294,6 @@ def test_any_number_of_workers_gives_the_same_ages(tmp_path, models, image, work
     assert call("assess", tmp_path/"hands", "--workers", "0")[0] == 2
 
 
-def test_figures_without_their_packages(tmp_path, models, image, monkeypatch):
-    write_radiograph(tmp_path/"hand.png", image)
-    (tmp_path/"visits.csv").write_text("age,sex,bone_age_months\n7y9m,F,84\n")
-    monkeypatch.setitem(sys.modules, "boneage.paper.figures", None)
-    monkeypatch.setitem(sys.modules, "boneage.paper.growth_chart", None)
-    for command_line in (["assess", tmp_path/"hand.png", "--save-figure", tmp_path/"figures"],
-                         ["visits", tmp_path/"visits.csv", "--out", tmp_path/"chart.png"]):
-        code, out, err = call(*command_line)
-        assert (code, out) == (2, "") and err.startswith("Figures need the package"), err
-
-
 def test_json_lines_and_standard_input(tmp_path, models, image):
     for name in ("1.png", "two words.png"): write_radiograph(tmp_path/name, image)
     listed = "".join(f"{tmp_path}/{name}\n" for name in ("1.png", "two words.png"))

@@ -38,7 +38,9 @@ def requirements() -> dict[str, list[str]]:
     "Requirements of the library (under '') and of each extra"
     read = settings()
     extras = {name: read["extras"][name] for name in read["extras"] if name not in read["DEFAULT"]}
-    return {name: lines.split() for name, lines in ({"": read["DEFAULT"]["requirements"]} | extras).items()}
+    listed = {name: lines.split() for name, lines in ({"": read["DEFAULT"]["requirements"]} | extras).items()}
+    def resolve(line): return sum(map(resolve, listed[line[1:-1]]), []) if line.startswith("[") else [line]
+    return {name: sum(map(resolve, lines), []) for name, lines in listed.items()}
 
 
 def clean_environment() -> dict:
@@ -102,6 +104,7 @@ def test_hints_name_no_package_of_an_index():
     for path, target in found:
         extra = re.fullmatch(r'"\.\[([\w,-]+)\]"', target)
         named = extra and set(extra[1].split(",")) <= extras
+        named = named or target == '".[{extra}]"'  # tests/test_alone.py reads what is printed
         assert named or target == "." or target in others, f"{path}: pip install {target}"
 
 
@@ -179,7 +182,24 @@ def test_wheel_has_its_metadata(wheel):
              if line.startswith("Requires-Dist")}
     assert required == {Requirement(line).name for lines in requirements().values() for line in lines}
     assert set(re.findall(r"^Provides-Extra: (.*)$", metadata, re.M)) == set(requirements()) - {""}
+    for extra, lines in requirements().items():
+        mark = rf"; extra == [\"']{extra}[\"']" if extra else ""
+        marked = re.findall(rf"^Requires-Dist: ([^;\n]*){mark}$", metadata, re.M)
+        assert sorted(map(str, map(Requirement, marked))) == sorted(str(Requirement(line)) for line in lines)
     assert "boneage = boneage.cli:app" in in_wheel(wheel, "entry_points.txt")
+
+
+def test_a_clone_has_every_extra():
+    "`make install` leaves nothing out, and what needs the packages of research brings them"
+    import install
+    extras = requirements()
+    assert set(install.EXTRAS.split(",")) == set(extras) - {""}
+    for extra in ("reports", "slurm", "distributed", "fine-tuning", "docs", "dev"):
+        assert set(extras["research"]) < set(extras[extra]), extra
+    assert not set(extras[""]) & set(extras["research"])
+    wanted = {"jupyterlab", "papermill", "nbdev", "torch", "fastai", "opencv-python-headless", "pandas",
+              "seaborn", "ipywidgets"}
+    assert wanted <= {Requirement(line).name for lines in extras.values() for line in lines}
 
 
 def test_pins_are_in_the_ranges():
@@ -188,6 +208,36 @@ def test_pins_are_in_the_ranges():
     for line in (line for lines in requirements().values() for line in lines):
         wanted = Requirement(line)
         assert wanted.name in pins and wanted.specifier.contains(pins[wanted.name]), line
+
+
+PINNED = sorted((PROJECT/"requirements").glob("*.txt"))
+
+
+@pytest.mark.parametrize("file", PINNED, ids=lambda file: file.stem)
+def test_hashed_versions(file):
+    "Exact versions, each with hashes and without an address; those of constraints.txt where it has one"
+    import pin
+    text = file.read_text()
+    _, *blocks = re.split(r"\n(?=\S)", text)  # after the line about the file
+    assert all(re.search(r" --hash=sha256:[0-9a-f]{64}", block) for block in blocks)
+    versions = dict(re.match(r"([\w-]+)==([\w.]+) ", block).groups() for block in blocks)
+    assert len(versions) == len(blocks) > 10
+    assert not re.search("://|--(?:extra-)?index|--find-links", text)
+    lines = (PROJECT/"constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert not [name for name in versions if pins.get(name, versions[name]) != versions[name]], "`make pins`"
+    for wanted in map(Requirement, pin.wanted(file.stem)):
+        assert wanted.specifier.contains(versions[wanted.name]), f"{wanted}: `make pins`"
+
+
+def test_the_container_installs_hashed_versions():
+    import pin
+    text = (PROJECT/"Containerfile").read_text()
+    assert {file.stem for file in PINNED} == set(pin.FILES)
+    assert set(re.findall(r"--require-hashes -r \S*?(\w+)\.txt", text)) == set(pin.FILES)
+    for command in re.findall(r"pip (?:install|wheel) [^&\n]*", text):
+        assert "--require-hashes" in command or "--no-deps" in command, command
+    assert f"PYTHON={pin.PYTHON}" in text
 
 
 def test_settings_are_all_that_packaging_reads():
@@ -303,7 +353,7 @@ def test_install_takes_the_newest_versions_on_request(installer, monkeypatch):
     installer.main()
     monkeypatch.setattr(installer, "PINS", ())  # NEWEST=1
     installer.main()
-    assert "constraints.txt" not in installer.commands[-1] and ".[dicom," in installer.commands[-1]
+    assert "constraints.txt" not in installer.commands[-1] and ".[research,dicom," in installer.commands[-1]
     assert len(installer.commands) == 6
 
 

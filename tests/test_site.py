@@ -258,6 +258,25 @@ def test_failed_build_keeps_the_old_site(root):
     assert done.returncode != 0 and page(root, "index") == before
 
 
+KEYBOARD = PROJECT/"tools"/"site"/"keyboard.html"
+SCROLLS = """<html><head>{}</head><body style="margin: 0"><main>
+<pre id="long" style="overflow-x: auto">{}</pre><pre id="short" style="overflow-x: auto">x</pre>
+<pre id="wrapped">{}</pre></main></body></html>"""
+
+
+def test_what_scrolls_can_be_reached_by_keyboard(root):
+    assert KEYBOARD.read_text().strip() in page(root, "library/assessing/files")
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="Chromium is not installed")
+def test_only_what_scrolls_is_reached_by_keyboard(tmp_path):
+    (tmp_path/"a.html").write_text(SCROLLS.format(KEYBOARD.read_text(), "x"*3000, "x"*3000))
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+               f"--user-data-dir={tmp_path/'user'}", (tmp_path/"a.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert re.findall(r'<pre id="(\w+)"[^>]*tabindex="0"', done.stdout) == ["long"], done.stderr
+
+
 # ------------------------------------------------------------------ Quarto, where it need not be installed
 
 # What Quarto writes around a page with a table of HTML: scripts of other servers, and "Story" marked on each

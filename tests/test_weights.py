@@ -1,10 +1,13 @@
 "The released networks: their documentation, and their predictions for phantoms and for images without a hand"
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from boneage.assessment import load_assessor, weights_folder
+from boneage.export import export_repository
 from boneage.geometry import transform
 from boneage.inference import current_names
 from boneage.radiographs import read_radiograph, write_radiograph
@@ -133,3 +136,51 @@ def test_cards_name_the_authors_alone_as_labellers():
         card = json.dumps(read_card(name))
         assert "no radiologist took part" in card
         assert not any(words in card for words in ("two people", "fresh eyes", "crossfit_note"))
+
+
+# ------------------------------------------------------------------ the model card
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    "What `boneage export --huggingface` writes"
+    folder = tmp_path_factory.mktemp("hub")/"repository"
+    export_repository(None, folder)
+    return folder
+
+
+def test_model_card_has_the_numbers_of_the_card(repository):
+    front, text = (repository/"README.md").read_text().removeprefix("---\n").split("\n---\n", 1)
+    content, card = yaml.safe_load(front), json.loads((weights_folder()/"bone-age.json").read_text())
+    assert content["license"] == "cc-by-nc-4.0" and content["library_name"] == "boneage"
+    sets = [card["errors"], card["errors_without_sex"],
+            card["new_radiographs"]["errors"], card["new_radiographs"]["errors_without_sex"]]
+    results = content["model-index"][0]["results"]
+    assert len(results) == len(sets)
+    for rows, result in zip(sets, results):
+        values = {metric["type"]: metric["value"] for metric in result["metrics"]}
+        everyone = rows[0]
+        assert everyone["group"] == "all" and f"{everyone['radiographs']:,} r" in result["dataset"]["name"]
+        assert values == {"mae": everyone["MAE"], "bias": everyone["bias"], "coverage": everyone["coverage"]}
+        for row in rows: assert f"| {row['group']} | {row['radiographs']:,} | {row['MAE']:.2f}" in text
+    for part in (card["procedure"], card["interval"], card["choice"], card["new_radiographs"]["about"],
+                 card["data"], read_card("segmentation")["data"], read_card("keypoints")["labelled"],
+                 "Research use only: not a medical device", "CC BY-NC 4.0", "Halabi"):
+        assert part in text, part
+
+
+def test_model_card_is_read_by_the_hub_library(repository):
+    hub = pytest.importorskip("huggingface_hub")
+    data = hub.ModelCard.load(repository/"README.md", ignore_metadata_errors=False).data
+    assert data.license == "cc-by-nc-4.0" and data.model_name == "boneage"
+    assert [result.metric_type for result in data.eval_results] == ["mae", "bias", "coverage"]*4
+
+
+def test_repository_has_every_released_network(repository):
+    ours = {path.relative_to(weights_folder()) for path in weights_folder().rglob("*") if path.is_file()}
+    theirs = {path.relative_to(repository) for path in repository.rglob("*") if path.is_file()}
+    assert theirs - ours == {Path("config.json")} and ours <= theirs
+    for name in ours - {Path("README.md")}:
+        assert (repository/name).read_bytes() == (weights_folder()/name).read_bytes()
+    networks = json.loads((repository/"config.json").read_text())["networks"]
+    assert set(networks) == {path.parent.name for path in repository.glob("*/model.safetensors")}
+    assert load_assessor(repository, "cpu").rules == load_assessor(device="cpu").rules
