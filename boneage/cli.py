@@ -44,6 +44,7 @@ from boneage.batches import (
     progress,
     read_children,
     summarise_passed_over,
+    unused_columns,
 )
 from .files import WriteError, printable
 from .sexes import match_sexes, read_sexes
@@ -304,12 +305,12 @@ def _find_sexes(
     if not options.sexes or not files: return {}
     try: sexes, unused = match_sexes(table, files, options.sexes)
     except ValueError as error: fail(error)
-    without = [printable(path) for path in files if path not in sexes]
+    without = [path for path in files if path not in sexes]
     sentence = f"{options.sexes}: {len(table) - len(unused)} of {len(table)} rows fit a radiograph"
-    if without:
-        more = " and more" if len(without) > 3 else ""
-        sentence += (f"; {len(without)} of {len(files)} radiographs have no row "
-                     f"({', '.join(without[:3])}{more})")
+    def first(names): return f"{', '.join(map(printable, names[:3]))}{' and more' if len(names) > 3 else ''}"
+    if unused: sentence += f" (not {first(unused)})"
+    if without: sentence += f"; {len(without)} of {len(files)} radiographs have no row ({first(without)})"
+    if columns := unused_columns(options.sexes): sentence += f"; these columns are not used: {first(columns)}"
     typer.echo(f"{sentence}.", err=True)
     if not sexes: problems.append(sentence)
     return sexes

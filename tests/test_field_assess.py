@@ -97,6 +97,49 @@ def test_macos_names_letter_case_and_blank_cells(tmp_path, models, image):
     assert code == 0 and sexes == {"Zoe\u0308.png": "F", "HAND.PNG": "M", "blank.png": None}
 
 
+def test_ids_and_empty_cells_as_spreadsheets_write_them(tmp_path, models, image):
+    "Zeros removed or kept by a formula, quotes after spaces, words for empty cells, times after dates"
+    for name in ("00001", "00002", "3", "hand4"): write_radiograph(tmp_path/"hands"/f"{name}.png", image)
+    (tmp_path/"sexes.csv").write_text('"id", "sex", "Age (months)", "birth_date", "date", "remark"\n'
+                                      '1, "F", 126, NA, NaT, x\n="00002", "M", nan, "2014-05-31 00:00:00", '
+                                      '2024-11-30T08:15:00, \n"3.0", "#N/A", , , , \nhand5, "F", , , , \n')
+    code, records, err = assessed(tmp_path/"hands", "--sexes", tmp_path/"sexes.csv", "--weights", models)
+    found = {os.path.basename(path): (record["sex"], record["chronological_age_months"])
+             for path, record in records.items()}
+    assert code == 0 and found == {"00001.png": ("F", 126), "00002.png": ("M", 126), "3.png": (None, None),
+                                   "hand4.png": (None, None)}
+    assert all("chronological-age" not in record["warning_codes"] for record in records.values())
+    assert "3 of 4 rows fit a radiograph (not hand5); 1 of 4 radiographs have no row" in err
+    assert "these columns are not used: remark." in err
+
+
+@pytest.mark.parametrize("rows", ['1,F\n"2,M\n3,M\n', '1,F\n2,"M\n3,M\n4,"F\n', '1,F\n2,M\n3,M\n"4,F\n'])
+def test_a_quotation_mark_swallows_no_rows(tmp_path, rows):
+    for name in "1234": (tmp_path/f"{name}.png").touch()
+    (tmp_path/"sexes.csv").write_text(f"id,sex\n{rows}")
+    code, out, err = call("assess", tmp_path, "--sexes", tmp_path/"sexes.csv", "--weights", "absent")
+    assert (code, out) == (2, "") and str(tmp_path/"sexes.csv") in err and len(err.splitlines()) == 1
+    assert "quotation mark is not closed" in err or "expected after" in err
+
+
+CHILDREN = {
+    "patient_id,age,bone_age\na,10y,120\nb,11y,130\n": "patient_id is a and b",
+    "id,age,bone_age\n7,10y,120\n7,11y,130\n8,12y,140\n": "id is 7 and 8",
+    "DOB,date,bone_age\n2012-01-01,2022-01-01,120\n2012-02-01,2023-01-01,130\n":
+        "birth_date is 2012-01-01 and 2012-02-01",
+    "sex;age;bone_age\nF;7,5 y;84\n": None,
+    "sex,birth_date,date,bone_age,interval_low\nNA,2012-01-01 00:00,2022-01-01 0:00,120,NA\n": None,
+}
+
+
+@pytest.mark.parametrize("text", CHILDREN)
+def test_visits_are_those_of_one_child(tmp_path, text):
+    (tmp_path/"visits.csv").write_text(text)
+    code, out, err = call("visits", tmp_path/"visits.csv")
+    if CHILDREN[text]: assert (code, out) == (2, "") and "several children" in err and CHILDREN[text] in err
+    else: assert code == 0 and out.count("bone age") == 1, err
+
+
 def test_python_and_the_command_agree_on_the_sex(tmp_path, models, image):
     path = hospital(tmp_path/"dup", image)/"anna"/"00001.dcm"
     assessor = load_assessor(models, device="cpu")
