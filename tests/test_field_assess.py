@@ -164,9 +164,12 @@ def trouble(folder, image):
     good |= {"IM0001": whole.getvalue(), "SUBJ.CR.HAND.IMA": whole.getvalue(), "hand.jfif": jpeg,
              "Doe^Jane 1.5.2010 Hand": whole.getvalue(), "wrong.tif": jpeg, "手.png": png,
              os.fsdecode("Müller.png".encode("latin-1")): png, "a\nb.png": png, "sub/1.png": png}
-    bad = {f"cut{number}.png": png[:number*100 + 50] for number in range(12)}
+    bad = {f"cut{number}.png": png[:number*100 + 50] for number in range(8)}
     bad |= {"empty.png": b"", "text.jpg": b"no image", "short.dcm": whole.getvalue()[:900],
-            "flat.png": cv2.imencode(".png", image*0)[1].tobytes()}
+            "flat.png": cv2.imencode(".png", image*0)[1].tobytes(), ".cloud.png.icloud": b"bplist00",
+            **{name: cv2.imencode(kind, image)[1].tobytes() for name, kind in
+               (("web.jpg", ".webp"), ("scan.bmp", ".bmp"))},
+            "pointer.dcm": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"}
     passed = {"DICOMDIR": whole.getvalue(), "notes.txt": b"no", "table.csv": b"a,b", ".hidden.png": png,
               "archive.zip": b"PK\3\4"}
     for name, content in (good | bad | passed).items():
@@ -176,7 +179,9 @@ def trouble(folder, image):
     (folder.parent/"elsewhere").mkdir()
     (folder.parent/"elsewhere"/"far.png").write_bytes(png)
     (folder/"gone.png").symlink_to(folder/"absent")
-    return [*good, "linked/far.png"], [*bad, "gone.png"], passed
+    (folder/"@eaDir").mkdir()
+    (folder/"@eaDir"/"thumbnail.png").write_bytes(png)
+    return [*good, "linked/far.png"], [*bad, "gone.png"], [*passed, "@eaDir"]
 
 
 def escaped(name: str) -> str:
