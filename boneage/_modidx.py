@@ -236,6 +236,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'boneage/datasets/cohorts.py'),
                                           'boneage.datasets.cohorts._named_table': ( 'datasets/cohorts.html#_named_table',
                                                                                      'boneage/datasets/cohorts.py'),
+                                          'boneage.datasets.cohorts._readable': ( 'datasets/cohorts.html#_readable',
+                                                                                  'boneage/datasets/cohorts.py'),
                                           'boneage.datasets.cohorts._similar_dialect': ( 'datasets/cohorts.html#_similar_dialect',
                                                                                          'boneage/datasets/cohorts.py'),
                                           'boneage.datasets.cohorts._two_images': ( 'datasets/cohorts.html#_two_images',

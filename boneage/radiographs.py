@@ -98,7 +98,7 @@ ICLOUD = ".icloud"  # suffix of a hidden file that stands for a file
 
 def other_kind(
     head:bytes,   # the file's first 348 bytes or more
-) -> str|None:    # such as "a BMP image"; None: no kind that this function knows
+) -> str|None:    # such as "a BMP image"; None: another kind
     "Determine the kind of an image file that the library does not read"
     return next((kind for start, kind in _OTHER_KINDS.items() if re.match(start, head, re.DOTALL)), None)
 
