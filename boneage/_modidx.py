@@ -1011,6 +1011,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'boneage.paper.run': { 'boneage.paper.run._caches': ('paper/run.html#_caches', 'boneage/paper/run.py'),
                                    'boneage.paper.run._check_parameters': ('paper/run.html#_check_parameters', 'boneage/paper/run.py'),
                                    'boneage.paper.run._check_slurm': ('paper/run.html#_check_slurm', 'boneage/paper/run.py'),
+                                   'boneage.paper.run._environment': ('paper/run.html#_environment', 'boneage/paper/run.py'),
                                    'boneage.paper.run._own_kernel': ('paper/run.html#_own_kernel', 'boneage/paper/run.py'),
                                    'boneage.paper.run._run_command': ('paper/run.html#_run_command', 'boneage/paper/run.py'),
                                    'boneage.paper.run._run_snakemake': ('paper/run.html#_run_snakemake', 'boneage/paper/run.py'),

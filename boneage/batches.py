@@ -463,8 +463,10 @@ def figure_names(
     from hashlib import sha256
     plain = {path: printable(path.name).replace(".", "-").replace("\\", "-") for path in files}
     count = Counter(plain.values())
-    def hashed(path): return f"-{sha256(os.fsencode(path)).hexdigest()[:8]}"
-    return {path: f"{name}{hashed(path) if count[name] > 1 else ''}.png" for path, name in plain.items()}
+    def named(path, name):
+        if count[name] == 1 and len(name) <= 100: return f"{name}.png"
+        return f"{name[:100]}-{sha256(os.fsencode(path)).hexdigest()[:8]}.png"
+    return {path: named(path, name) for path, name in plain.items()}
 
 # %% ../nbs/assessing/22_batches.ipynb #59
 _DRAWING = Lock()  # matplotlib draws one figure at a time

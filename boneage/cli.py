@@ -194,6 +194,9 @@ def replace_stdin(
         return
     from boneage.radiographs import file_kind
     data, others = sys.stdin.buffer.read(), [path for path in paths if path != "-"]
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")): data = data.decode("utf-16", "replace").encode()
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if not data.strip(): fail("Standard input holds neither a radiograph nor paths.")
     if not file_kind(data[:1000]):
         lines = data.split(b"\0") if b"\0" in data else data.splitlines()
         yield [*others, *(os.fsdecode(line) for line in lines if line.strip())], str
@@ -262,7 +265,8 @@ _GROWTH = tuple(option.name for option in fields(GrowthOptions))
 
 
 def _check_drawing():
-    "End the program if a package that draws figures is missing"
+    "End the program if a package that draws figures is missing; choose a backend that needs no screen"
+    if "inline" not in os.environ.get("MPLBACKEND", ""): os.environ["MPLBACKEND"] = "agg"
     try: import_module("boneage.paper.figures")
     except ModuleNotFoundError as error:
         fail(f"Figures need the package {error.name}: install it, or leave the figures out.")

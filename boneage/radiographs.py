@@ -107,8 +107,8 @@ def read_file(
     path:Path,            # the image file
 ) -> tuple[bytes, str]:   # its content and its kind: "PNG", "JPEG", "TIFF" or "DICOM"
     "Read an image file's bytes and kind; `RadiographError` when the file is missing, empty or no image"
-    if path.is_dir(): raise RadiographError(f"{path} is a folder, not an image file.")
-    if path.exists() and not path.is_file():
+    if os.path.isdir(path): raise RadiographError(f"{path} is a folder, not an image file.")
+    if os.path.exists(path) and not os.path.isfile(path):
         raise RadiographError(f"{path} is a pipe or a device, not an image file.")
     try:
         with path.open("rb") as file:
@@ -761,9 +761,10 @@ def reason_to_pass_over(
     "The reason for which a file in a folder is not assessed"
     named = path.suffix.lower() in SUFFIXES
     hidden = path.name.startswith(".")
-    if path.is_dir() or not named and path.exists() and not path.is_file(): return "not a file"
+    special = os.path.exists(path) and not os.path.isfile(path)  # `Path.exists` raises errors
+    if os.path.isdir(path) or not named and special: return "not a file"
     try:
-        if path.exists() and not path.is_file(): head = b""  # opening a pipe would block
+        if special: head = b""  # opening a pipe would block
         else:
             with path.open("rb") as file: head = file.read(1000)
     except OSError: return "hidden" if hidden else None  # reading it later raises the error

@@ -366,6 +366,51 @@ def test_json_lines_and_standard_input(tmp_path, models, image):
     assert piped(b"\x89PNG\r\n\x1a\n damaged").stderr.startswith("- is a")
 
 
+def test_lists_of_paths_in_other_encodings(tmp_path, models, image):
+    "Split at its zero bytes, a list in UTF-16 named the folder / : the whole computer was searched"
+    write_radiograph(tmp_path/"ü.png", image)
+    listed = f"{tmp_path}/ü.png\r\n"
+    for encoding in ("utf-16", "utf-8-sig"):
+        done = CliRunner().invoke(app, ["assess", "-", "--weights", str(models), "--jsonl"],
+                                  input=listed.encode(encoding))
+        assert done.exit_code == 0 and json.loads(done.stdout)["path"] == listed.strip(), done.stderr
+    for nothing in (b"", b"\r\n", "\n".encode("utf-16")):
+        done = CliRunner().invoke(app, ["assess", "-"], input=nothing)
+        assert (done.exit_code, done.stdout) == (2, "") and "neither a radiograph nor paths" in done.stderr
+
+
+def test_long_names_have_figures(tmp_path, models, image):
+    for name in ("x"*246, "手"*80):
+        write_radiograph(tmp_path/"1.png", image).rename(tmp_path/f"{name}.png")
+    figures = tmp_path/"figures"
+    assert call("assess", tmp_path, "--save-figure", figures, "--weights", models)[0] == 0
+    assert len(list(figures.iterdir())) == 2
+
+
+@pytest.mark.parametrize("backend", ["module://backend_interagg", "nonsense", "TkAgg"])
+def test_figures_whatever_backend_the_environment_names(tmp_path, backend):
+    "Set by PyCharm and notebooks, it names a package that a terminal lacks"
+    (tmp_path/"visits.csv").write_text("age,sex,bone_age_months\n7y9m,F,84\n8y9m,F,99\n")
+    done = subprocess.run(command("visits", tmp_path/"visits.csv", "--out", tmp_path/"chart.png"),
+                          timeout=100, capture_output=True, env=os.environ | dict(MPLBACKEND=backend))
+    assert done.returncode == 0 and (tmp_path/"chart.png").exists(), done.stderr
+
+
+def test_links_into_folders_that_may_not_be_searched(tmp_path, models, image, monkeypatch):
+    "One such link ended the search of the whole folder"
+    write_radiograph(tmp_path/"1.png", image)
+    for name in ("2.png", "3"): (tmp_path/name).symlink_to(f"/locked/{name}")
+    stat = os.stat
+    def locked(path, **options):
+        if os.fspath(path) in (f"{tmp_path}/2.png", f"{tmp_path}/3") and options.get("follow_symlinks", True):
+            raise PermissionError(13, "Permission denied", path)
+        return stat(path, **options)
+    monkeypatch.setattr("os.stat", locked)
+    code, records, err = assessed(tmp_path, "--weights", models)
+    assert code == 1 and list(records) == [f"{tmp_path}/1.png"]
+    assert err.count("does not exist") == 2 and "Errno" not in err
+
+
 # ------------------------------------------------------------------ warnings
 
 def test_warnings_have_codes_everywhere(tmp_path, models, image):
