@@ -6,8 +6,9 @@
 __all__ = ['FEW', 'format_error', 'format_age', 'json_value', 'assessment_record', 'growth_part',
            'format_child', 'growth_row', 'format_record', 'as_row', 'table_columns',
            'read_finished', 'describe_origin', 'RecordTable', 'find_sex', 'ChildOptions',
-           'read_children', 'match_children', 'find_child', 'find_files', 'summarise_passed_over',
-           'progress', 'attempt', 'parallel_map', 'figure_names', 'save_figure', 'assess_files']
+           'read_children', 'unused_columns', 'match_children', 'find_child', 'find_files',
+           'summarise_passed_over', 'progress', 'attempt', 'parallel_map', 'figure_names',
+           'save_figure', 'assess_files']
 
 # %% ../nbs/assessing/22_batches.ipynb #02
 import csv
@@ -25,7 +26,7 @@ from typing import Any
 import typer
 
 from .files import WriteError, printable
-from .sexes import ID_COLUMNS, match_rows
+from .sexes import ID_COLUMNS, SEX_COLUMNS, match_rows
 from .tables import read_rows
 
 # %% ../nbs/assessing/22_batches.ipynb #05
@@ -310,6 +311,15 @@ def read_children(
     return children
 
 
+def unused_columns(
+    path:Path,      # table of sexes and ages
+) -> list[str]:     # names, as `read_rows` returns them
+    "List the columns of a table that hold neither a sex, an age nor a height"
+    from boneage.growth import AGE_COLUMNS
+    used = {*ID_COLUMNS, *SEX_COLUMNS, *AGE_COLUMNS, "height_cm", ""}
+    return [name for name in read_rows(path)[0] if name not in used]
+
+
 def match_children(
     options:ChildOptions,
     files:list[Path],    # of the radiographs
@@ -453,8 +463,10 @@ def figure_names(
     from hashlib import sha256
     plain = {path: printable(path.name).replace(".", "-").replace("\\", "-") for path in files}
     count = Counter(plain.values())
-    def hashed(path): return f"-{sha256(os.fsencode(path)).hexdigest()[:8]}"
-    return {path: f"{name}{hashed(path) if count[name] > 1 else ''}.png" for path, name in plain.items()}
+    def named(path, name):
+        if count[name] == 1 and len(name) <= 100: return f"{name}.png"
+        return f"{name[:100]}-{sha256(os.fsencode(path)).hexdigest()[:8]}.png"
+    return {path: named(path, name) for path, name in plain.items()}
 
 # %% ../nbs/assessing/22_batches.ipynb #59
 _DRAWING = Lock()  # matplotlib draws one figure at a time

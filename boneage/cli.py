@@ -44,6 +44,7 @@ from boneage.batches import (
     progress,
     read_children,
     summarise_passed_over,
+    unused_columns,
 )
 from .files import WriteError, printable
 from .sexes import match_sexes, read_sexes
@@ -205,6 +206,9 @@ def replace_stdin(
         return
     from boneage.radiographs import file_kind
     data, others = sys.stdin.buffer.read(), [path for path in paths if path != "-"]
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")): data = data.decode("utf-16", "replace").encode()
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if not data.strip(): fail("Standard input holds neither a radiograph nor paths.")
     if not file_kind(data[:1000]):
         lines = data.split(b"\0") if b"\0" in data else data.splitlines()
         yield [*others, *(os.fsdecode(line) for line in lines if line.strip())], str
@@ -273,7 +277,8 @@ _GROWTH = tuple(option.name for option in fields(GrowthOptions))
 
 
 def _check_drawing():
-    "End the program if a package that draws figures is missing"
+    "End the program if a package that draws figures is missing; choose a backend that needs no screen"
+    if "inline" not in os.environ.get("MPLBACKEND", ""): os.environ["MPLBACKEND"] = "agg"
     with needs_extra("research"): import_module("boneage.paper.figures")
 
 
@@ -314,12 +319,12 @@ def _find_sexes(
     if not options.sexes or not files: return {}
     try: sexes, unused = match_sexes(table, files, options.sexes)
     except ValueError as error: fail(error)
-    without = [printable(path) for path in files if path not in sexes]
+    without = [path for path in files if path not in sexes]
     sentence = f"{options.sexes}: {len(table) - len(unused)} of {len(table)} rows fit a radiograph"
-    if without:
-        more = " and more" if len(without) > 3 else ""
-        sentence += (f"; {len(without)} of {len(files)} radiographs have no row "
-                     f"({', '.join(without[:3])}{more})")
+    def first(names): return f"{', '.join(map(printable, names[:3]))}{' and more' if len(names) > 3 else ''}"
+    if unused: sentence += f" (not {first(unused)})"
+    if without: sentence += f"; {len(without)} of {len(files)} radiographs have no row ({first(without)})"
+    if columns := unused_columns(options.sexes): sentence += f"; these columns are not used: {first(columns)}"
     typer.echo(f"{sentence}.", err=True)
     if not sexes: problems.append(sentence)
     return sexes

@@ -105,7 +105,7 @@ def publish(
     "Yield a temporary path; when the block succeeds, rename the file to `path`, otherwise remove it"
     path = Path(path)
     unique = f"{computer_id()}-{os.getpid()}-{secrets.token_hex(4)}"
-    temporary = path.with_name(f".{path.stem}-{unique}{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:50]}-{unique}{path.suffix}")
     with convert_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_temporary_files(path.parent)

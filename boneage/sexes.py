@@ -12,12 +12,12 @@ from collections import defaultdict
 from pathlib import Path
 
 from .files import truncate_text
-from .tables import parse_sex, read_rows
+from .tables import BLANK, parse_sex, plain_number, read_rows
 
 # %% ../nbs/assessing/19_sexes.ipynb #sexes-sexes
 ID_COLUMNS = ("path", "file", "filename", "file_name", "id", "image_id", "case_id")
 SEX_COLUMNS = ("sex", "gender", "patient_sex", "patientsex", "male", "female")
-_UNKNOWN = {"", "o", "u", "other", "unknown", "nan", "na", "n/a", "none", "null", "?", "-"}
+_UNKNOWN = BLANK | {"o", "u", "other", "unknown", "?", "-"}
 
 
 def read_sexes(
@@ -70,7 +70,8 @@ def path_parts(
     return [part for part in parts if part not in ("", ".")]
 
 # %% ../nbs/assessing/19_sexes.ipynb #sexes-match
-_FORMS = (lambda name: name, plain_id, str.casefold, lambda name: plain_id(name).casefold())  # of a name
+_FORMS = (lambda name: name, plain_id, str.casefold, lambda name: plain_id(name).casefold(),
+          lambda name: plain_number(plain_id(name)).casefold())  # of a name, from strict to lenient
 
 
 def match_rows(

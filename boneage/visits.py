@@ -24,7 +24,7 @@ from boneage.growth import (
     read_number,
     read_reference_tables,
 )
-from .tables import TableError, parse_sex, read_rows
+from .tables import TableError, is_blank, parse_sex, read_rows
 
 # %% ../nbs/assessing/17_visits.ipynb #visits-read-visits
 @dataclass(frozen=True)
@@ -41,15 +41,35 @@ def read_visits(
     "Read a table of the visits of one child; `GrowthError` names the row that can't be used"
     try: _, rows = read_rows(path)
     except TableError as error: raise GrowthError(str(error)) from error
-    visits, sexes = [], {sex} - {None}
+    visits, sexes, births = [], {sex} - {None}, set()
     for number, row in rows.items():
-        try: visits.append(_read_visit(row))
+        try:
+            visits.append(_read_visit(row))
+            births.add(read_age_columns(row).birth)
         except GrowthError as error: raise GrowthError(f"{path}, row {number}: {error}") from None
-        sexes |= {parse_sex(row["sex"], "sex") or row["sex"]} if row.get("sex") else set()
+        if not is_blank(row.get("sex")): sexes.add(parse_sex(row["sex"], "sex") or row["sex"])
+    _check_one_child(rows.values(), births - {None}, path)
     if not visits: raise GrowthError(f"{path} holds no visits: expected a header and one row for each visit.")
     if not sexes <= {"M", "F"} or len(sexes) > 1:
         raise GrowthError(f"{path}: one child has one sex, M or F; found {', '.join(sorted(sexes))}.")
     return next(iter(sexes), None), sorted(visits, key=lambda visit: visit.age_months)
+
+
+_CHILD_COLUMNS = ("patient_id", "patient", "patient_name", "name", "child", "child_id", "subject",
+                  "subject_id", "participant_id", "record_id", "mrn", "id")
+
+
+def _check_one_child(rows, births, path):
+    "Raise `GrowthError` if the rows are about several children"
+    found = {"birth_date": sorted(map(str, births))}
+    for column in _CHILD_COLUMNS:
+        names = [row[column] for row in rows if not is_blank(row.get(column))]
+        different = sorted(set(names))
+        if column != "id" or len(different) < len(names): found[column] = different  # else ids of the visits
+    for column, names in found.items():
+        if len(names) > 1:
+            raise GrowthError(f"{path} has visits of several children: {column} is {names[0][:40]} and "
+                              f"{names[1][:40]}. Give one table for each child.")
 
 
 def _read_visit(row):

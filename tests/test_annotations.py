@@ -1,19 +1,26 @@
 "Annotations compared with the COCO format's own library, and the project's labels"
 import json
+import os
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from boneage.datasets.annotations import (
     Annotation,
+    AnnotationError,
     encode_run_lengths,
     format_packed_runs,
     from_coco,
+    from_labelme,
+    from_supervisely,
     mask_from_coco,
     parse_packed_runs,
     read_annotations,
     read_rsna_labels,
     to_coco,
+    to_labelme,
+    to_supervisely,
 )
 
 coco_mask = pytest.importorskip("pycocotools.mask", reason="the COCO library is not installed")
@@ -88,3 +95,108 @@ def test_shipped_labels_state_their_terms():
     content = json.loads((files("boneage")/"data"/"rsna_labels.json").read_text())
     assert content["licenses"][0]["name"] == "CC BY-NC 4.0" and "Halabi" in content["licenses"][0]["note"]
     assert from_coco(content)
+
+
+# ------------------------------------------------------------------ as people's tools write them
+
+SQUARE = np.zeros((60, 40), bool)
+SQUARE[10:30, 5:20] = True
+
+
+def labelled(i="1", mask=SQUARE, points=None):
+    return Annotation(i, SQUARE.shape, mask, np.full((3, 2), np.nan) if points is None else points)
+
+
+def write_files(folder, **contents):
+    for name, content in contents.items():
+        path = folder/name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".json").write_text(json.dumps(content))
+
+
+def read(folder):
+    "Ids that have a mask, and the sentences"
+    annotations = read_annotations(folder, problems := [])
+    return [a.id for a in annotations if a.mask is not None], problems
+
+
+def test_images_of_one_name_never_exchange_their_labels(tmp_path):
+    "Exports have a folder a patient, and number the images of each"
+    coco = to_coco([labelled("1"), labelled("1"), labelled("2")])
+    for image, name in zip(coco["images"], ("anna/1.png", "ben/1.png", "2.png")): image["file_name"] = name
+    write_files(tmp_path/"coco", labels=coco)
+    write_files(tmp_path/"labelme", anna__1=to_labelme(labelled(), "1.png"),
+                ben__1=to_labelme(labelled(), "1.png"), ben__2=to_labelme(labelled("2"), "2.png"))
+    for folder in (tmp_path/"coco", tmp_path/"labelme"):
+        ids, problems = read(folder)
+        assert ids == ["2"] and len(problems) == 1 and "id 1 is labelled 2 times" in problems[0]
+        with pytest.raises(AnnotationError, match="id 1 is labelled 2 times"): read_annotations(folder)
+    coco["images"][1] |= {"id": 1, "file_name": "1.jpg"}  # two images of one number
+    write_files(tmp_path/"coco", labels=coco)
+    ids, problems = read(tmp_path/"coco")
+    assert ids == ["2"] and "annotation for two images of one number" in problems[0]
+
+
+def test_a_renamed_image_does_not_get_the_labels_of_another(tmp_path):
+    write_files(tmp_path, five=to_labelme(labelled("4"), "4.png"))
+    assert read(tmp_path) == (["4"], [])
+    (tmp_path/"five.png").touch()
+    ids, problems = read(tmp_path)
+    assert ids == [] and problems == [f"{tmp_path}/five.json is beside five.png, but names the image 4."]
+
+
+def change(content, label=None, size=None):
+    "Name the areas, or declare another size, in a file of any tool"
+    for shape in content.get("shapes", []) + content.get("objects", []) + content.get("categories", []):
+        for key in {"label", "classTitle", "name"} & shape.keys():
+            if label and shape[key] == "hand": shape[key] = label
+    for image in [content, content.get("size", {}), *content.get("images", [])]:
+        for key in {"imageHeight", "height", "imageWidth", "width"} & image.keys():
+            if size: image[key] = size[key.lower().endswith("width")]
+    return content
+
+
+@pytest.mark.parametrize("kind", ["labelme", "Supervisely", "COCO"])
+def test_labels_outside_of_the_declared_size_are_left_out(tmp_path, kind):
+    "A tool displayed the image rotated, but declares the size of the file"
+    tall = Annotation("1", (200, 40), np.zeros((200, 40), bool), np.array([[20., 10], [20, 150], [30, 190]]))
+    tall.mask[20:190, 5:35] = True
+    content = {"labelme": to_labelme(tall, "1.png"), "Supervisely": to_supervisely(tall),
+               "COCO": to_coco([tall])}[kind]
+    write_files(tmp_path, **{"1.png" if kind == "Supervisely" else "1": change(content, size=(40, 200))})
+    annotation, = read_annotations(tmp_path, problems := [])
+    assert annotation.mask is None and np.isfinite(annotation.points[:, 0]).tolist() == [True, False, False]
+    assert "2 × point outside of its image" in problems[0] and "1 × area outside of its image" in problems[0]
+
+
+def test_other_areas_are_not_the_hand(tmp_path):
+    letter = labelled(mask=np.flipud(SQUARE))
+    labelme = to_labelme(labelled(), "1.png")
+    labelme["shapes"] += change(to_labelme(letter, "1.png"), "letter L")["shapes"]
+    supervisely = to_supervisely(labelled())
+    supervisely["objects"] += change(to_supervisely(letter), "letter L")["objects"]
+    coco = to_coco([labelled()])
+    coco["annotations"] += [to_coco([letter])["annotations"][0] | {"id": 2, "category_id": 2}]
+    coco["categories"] += [{"id": 2, "name": "letter L"}]
+    for content, reader in ((labelme, from_labelme), (supervisely, from_supervisely), (coco, from_coco)):
+        annotation, = reader(content, "1.png", left := Counter())
+        assert (annotation.mask == SQUARE).all() and left == {"area 'letter l'": 1}
+        annotation, = reader(change(content, "bones"), "1.png", left := Counter())
+        assert (annotation.mask == SQUARE | letter.mask).all() and not left
+
+
+def test_files_of_other_tools_are_counted(tmp_path, monkeypatch):
+    first, second = (to_labelme(labelled(i), f"{i}.png") for i in "12")
+    write_files(tmp_path, labels__1=first, locked__2=second)
+    for name in ("1.xml", "2.xml", "export.ndjson", "@eaDir/3.xml"):
+        (tmp_path/name).parent.mkdir(exist_ok=True)
+        (tmp_path/name).touch()
+    scandir = os.scandir
+    def locked(folder):
+        if str(folder).endswith("locked"): raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+    monkeypatch.setattr("os.scandir", locked)
+    ids, problems = read(tmp_path)
+    assert ids == ["1"] and problems[0] == f"{tmp_path}/locked can't be read: Permission denied."
+    assert problems[1].endswith("3 labels were not understood and are left out: "
+                                "2 × file .xml, 1 × file .ndjson.")

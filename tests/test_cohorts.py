@@ -1,5 +1,6 @@
 "Label tables of every dialect, folders of every layout, and every kind of bad row"
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +162,9 @@ def test_all_invalid_rows_are_reported_together(tmp_path):
     ("Image ID,male", "has no column"),
     ("id,gender,reading1", "has no column reading2"),
     ("a,b,c", "is not a label table: its columns are a, b, c"),
-    ("id,sex,Sex,bone_age,id", "has two columns called id"),
+    ("id,sex,bone_age,id", "has two columns called id"),
+    ("id,sex,Sex,bone_age", "has two columns called Sex and sex"),  # the last one would win
+    ("ID,id,sex,bone_age", "has two columns called ID and id"),
 ])
 def test_missing_columns(tmp_path, header, sentence):
     path = write(tmp_path/"train.csv", header + "\n1,2,3\n")
@@ -389,6 +392,33 @@ def test_two_images_of_an_id_are_refused_with_both_names(tmp_path, first, second
             load_cohort(tmp_path, problems=[])
 
 
+def test_names_with_accents(tmp_path):
+    "macOS writes them as two characters; old archives in other encodings are named"
+    images(tmp_path/"data", ["Zoe\u0308", "2", os.fsdecode("é3".encode("latin-1"))])
+    write(tmp_path/"data"/"labels.csv", "id,sex,bone_age\nZoë,M,100\n2,F,90\né3,F,80\n")
+    cohort = load_cohort(tmp_path/"data", problems=(problems := []))
+    assert cohort.id.tolist() == ["Zo\u00eb", "2"]
+    assert "1 files whose path is not UTF-8, such as \\xe93.png" in problems[0]
+    assert "no image of id é3" in problems[1] and len(problems) == 2
+    "\n".join(problems).encode()
+
+
+def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
+    "A locked folder may hold the test set; a link to a table may lead nowhere"
+    for name in (".", "locked", "@eaDir", "#recycle"): images(tmp_path/name, [1, 2])
+    write(tmp_path/"labels.csv", training_table([1, 2]))
+    (tmp_path/"test.csv").symlink_to("nowhere.csv")
+    scandir = os.scandir
+    def locked(folder):
+        if str(folder).endswith("locked"): raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+    monkeypatch.setattr("os.scandir", locked)
+    assert load_cohort(tmp_path, problems=(problems := [])).id.tolist() == ["1", "2"]
+    assert sorted(problems) == [f"{tmp_path}/locked can't be read: Permission denied.",
+                                f"{tmp_path}/test.csv is a link to nothing."]
+    with pytest.raises(CohortError, match="is a link to nothing"): load_cohort(tmp_path)
+
+
 def test_folders_of_masks_hold_no_radiographs(tmp_path):
     images(tmp_path/"xrays", [1, 2])
     for name in ("masks", "labels_masks", "mask_images", "Hand Masks"): images(tmp_path/name, [1, 2])
@@ -419,6 +449,8 @@ NEARLY = {  # a table that is nearly right → the sexes and ages of its two row
     "# exported\nid,sex,bone_age\n1,M,180\n2,F,12\n": ("MF", [180, 12]),
     "Our clinic,,\nid,sex,bone_age\n1,M,180\n2,F,12\n": ("MF", [180, 12]),
     "id,sex,bone_age\nimages\\1.png,M,180\nimages/2.PNG,F,12\n": ("MF", [180, 12]),
+    '"", "id", "sex", "bone_age", "split"\n1, ="0001", "M", 180, NA\n2, 2, "F", 12, \n': ("MF", [180, 12]),
+    "id;sex;bone_age\n1;M;180,5\n2;F;1,5\n": ("MF", [180.5, 1.5]),
 }
 
 @pytest.mark.parametrize("text", NEARLY)
@@ -433,6 +465,7 @@ def test_tables_that_are_nearly_right_are_read(tmp_path, text):
     "id,boneage\n1,180\n": "labels.csv has no column male",
     "id,age,weight\n1,9,20\n": "labels.csv has no column",
     "a,b\n1,2\n": "labels.csv is not a label table: its columns are a, b",
+    'id,sex,bone_age\n0,M,90\n0,M,90\n1,M,"90\n2,F,80\n': "row 4: a quotation mark is not closed",
     "id,sex,bone_age\n1,True,180\n": "row 2: the sex 'True' is neither M nor F",
     "id,sex,bone_age\n1,1,180\n": "row 2: the sex '1' is neither",
     "id,sex,bone_age,split\n1,M,180,holdout\n": "row 2: the split 'holdout' is none of train",

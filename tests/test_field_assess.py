@@ -97,6 +97,49 @@ def test_macos_names_letter_case_and_blank_cells(tmp_path, models, image):
     assert code == 0 and sexes == {"Zoe\u0308.png": "F", "HAND.PNG": "M", "blank.png": None}
 
 
+def test_ids_and_empty_cells_as_spreadsheets_write_them(tmp_path, models, image):
+    "Zeros removed or kept by a formula, quotes after spaces, words for empty cells, times after dates"
+    for name in ("00001", "00002", "3", "hand4"): write_radiograph(tmp_path/"hands"/f"{name}.png", image)
+    (tmp_path/"sexes.csv").write_text('"id", "sex", "Age (months)", "birth_date", "date", "remark"\n'
+                                      '1, "F", 126, NA, NaT, x\n="00002", "M", nan, "2014-05-31 00:00:00", '
+                                      '2024-11-30T08:15:00, \n"3.0", "#N/A", , , , \nhand5, "F", , , , \n')
+    code, records, err = assessed(tmp_path/"hands", "--sexes", tmp_path/"sexes.csv", "--weights", models)
+    found = {os.path.basename(path): (record["sex"], record["chronological_age_months"])
+             for path, record in records.items()}
+    assert code == 0 and found == {"00001.png": ("F", 126), "00002.png": ("M", 126), "3.png": (None, None),
+                                   "hand4.png": (None, None)}
+    assert all("chronological-age" not in record["warning_codes"] for record in records.values())
+    assert "3 of 4 rows fit a radiograph (not hand5); 1 of 4 radiographs have no row" in err
+    assert "these columns are not used: remark." in err
+
+
+@pytest.mark.parametrize("rows", ['1,F\n"2,M\n3,M\n', '1,F\n2,"M\n3,M\n4,"F\n', '1,F\n2,M\n3,M\n"4,F\n'])
+def test_a_quotation_mark_swallows_no_rows(tmp_path, rows):
+    for name in "1234": (tmp_path/f"{name}.png").touch()
+    (tmp_path/"sexes.csv").write_text(f"id,sex\n{rows}")
+    code, out, err = call("assess", tmp_path, "--sexes", tmp_path/"sexes.csv", "--weights", "absent")
+    assert (code, out) == (2, "") and str(tmp_path/"sexes.csv") in err and len(err.splitlines()) == 1
+    assert "quotation mark is not closed" in err or "expected after" in err
+
+
+CHILDREN = {
+    "patient_id,age,bone_age\na,10y,120\nb,11y,130\n": "patient_id is a and b",
+    "id,age,bone_age\n7,10y,120\n7,11y,130\n8,12y,140\n": "id is 7 and 8",
+    "DOB,date,bone_age\n2012-01-01,2022-01-01,120\n2012-02-01,2023-01-01,130\n":
+        "birth_date is 2012-01-01 and 2012-02-01",
+    "sex;age;bone_age\nF;7,5 y;84\n": None,
+    "sex,birth_date,date,bone_age,interval_low\nNA,2012-01-01 00:00,2022-01-01 0:00,120,NA\n": None,
+}
+
+
+@pytest.mark.parametrize("text", CHILDREN)
+def test_visits_are_those_of_one_child(tmp_path, text):
+    (tmp_path/"visits.csv").write_text(text)
+    code, out, err = call("visits", tmp_path/"visits.csv")
+    if CHILDREN[text]: assert (code, out) == (2, "") and "several children" in err and CHILDREN[text] in err
+    else: assert code == 0 and out.count("bone age") == 1, err
+
+
 def test_python_and_the_command_agree_on_the_sex(tmp_path, models, image):
     path = hospital(tmp_path/"dup", image)/"anna"/"00001.dcm"
     assessor = load_assessor(models, device="cpu")
@@ -121,9 +164,12 @@ def trouble(folder, image):
     good |= {"IM0001": whole.getvalue(), "SUBJ.CR.HAND.IMA": whole.getvalue(), "hand.jfif": jpeg,
              "Doe^Jane 1.5.2010 Hand": whole.getvalue(), "wrong.tif": jpeg, "手.png": png,
              os.fsdecode("Müller.png".encode("latin-1")): png, "a\nb.png": png, "sub/1.png": png}
-    bad = {f"cut{number}.png": png[:number*100 + 50] for number in range(12)}
+    bad = {f"cut{number}.png": png[:number*100 + 50] for number in range(8)}
     bad |= {"empty.png": b"", "text.jpg": b"no image", "short.dcm": whole.getvalue()[:900],
-            "flat.png": cv2.imencode(".png", image*0)[1].tobytes()}
+            "flat.png": cv2.imencode(".png", image*0)[1].tobytes(), ".cloud.png.icloud": b"bplist00",
+            **{name: cv2.imencode(kind, image)[1].tobytes() for name, kind in
+               (("web.jpg", ".webp"), ("scan.bmp", ".bmp"))},
+            "pointer.dcm": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"}
     passed = {"DICOMDIR": whole.getvalue(), "notes.txt": b"no", "table.csv": b"a,b", ".hidden.png": png,
               "archive.zip": b"PK\3\4"}
     for name, content in (good | bad | passed).items():
@@ -133,7 +179,9 @@ def trouble(folder, image):
     (folder.parent/"elsewhere").mkdir()
     (folder.parent/"elsewhere"/"far.png").write_bytes(png)
     (folder/"gone.png").symlink_to(folder/"absent")
-    return [*good, "linked/far.png"], [*bad, "gone.png"], passed
+    (folder/"@eaDir").mkdir()
+    (folder/"@eaDir"/"thumbnail.png").write_bytes(png)
+    return [*good, "linked/far.png"], [*bad, "gone.png"], [*passed, "@eaDir"]
 
 
 def escaped(name: str) -> str:
@@ -305,6 +353,51 @@ def test_json_lines_and_standard_input(tmp_path, models, image):
     done = piped((tmp_path/"1.png").read_bytes(), "--json")
     assert [record["path"] for record in json.loads(done.stdout)] == ["-"]
     assert piped(b"\x89PNG\r\n\x1a\n damaged").stderr.startswith("- is a")
+
+
+def test_lists_of_paths_in_other_encodings(tmp_path, models, image):
+    "Split at its zero bytes, a list in UTF-16 named the folder / : the whole computer was searched"
+    write_radiograph(tmp_path/"ü.png", image)
+    listed = f"{tmp_path}/ü.png\r\n"
+    for encoding in ("utf-16", "utf-8-sig"):
+        done = CliRunner().invoke(app, ["assess", "-", "--weights", str(models), "--jsonl"],
+                                  input=listed.encode(encoding))
+        assert done.exit_code == 0 and json.loads(done.stdout)["path"] == listed.strip(), done.stderr
+    for nothing in (b"", b"\r\n", "\n".encode("utf-16")):
+        done = CliRunner().invoke(app, ["assess", "-"], input=nothing)
+        assert (done.exit_code, done.stdout) == (2, "") and "neither a radiograph nor paths" in done.stderr
+
+
+def test_long_names_have_figures(tmp_path, models, image):
+    for name in ("x"*246, "手"*80):
+        write_radiograph(tmp_path/"1.png", image).rename(tmp_path/f"{name}.png")
+    figures = tmp_path/"figures"
+    assert call("assess", tmp_path, "--save-figure", figures, "--weights", models)[0] == 0
+    assert len(list(figures.iterdir())) == 2
+
+
+@pytest.mark.parametrize("backend", ["module://backend_interagg", "nonsense", "TkAgg"])
+def test_figures_whatever_backend_the_environment_names(tmp_path, backend):
+    "Set by PyCharm and notebooks, it names a package that a terminal lacks"
+    (tmp_path/"visits.csv").write_text("age,sex,bone_age_months\n7y9m,F,84\n8y9m,F,99\n")
+    done = subprocess.run(command("visits", tmp_path/"visits.csv", "--out", tmp_path/"chart.png"),
+                          timeout=100, capture_output=True, env=os.environ | dict(MPLBACKEND=backend))
+    assert done.returncode == 0 and (tmp_path/"chart.png").exists(), done.stderr
+
+
+def test_links_into_folders_that_may_not_be_searched(tmp_path, models, image, monkeypatch):
+    "One such link ended the search of the whole folder"
+    write_radiograph(tmp_path/"1.png", image)
+    for name in ("2.png", "3"): (tmp_path/name).symlink_to(f"/locked/{name}")
+    stat = os.stat
+    def locked(path, **options):
+        if os.fspath(path) in (f"{tmp_path}/2.png", f"{tmp_path}/3") and options.get("follow_symlinks", True):
+            raise PermissionError(13, "Permission denied", path)
+        return stat(path, **options)
+    monkeypatch.setattr("os.stat", locked)
+    code, records, err = assessed(tmp_path, "--weights", models)
+    assert code == 1 and list(records) == [f"{tmp_path}/1.png"]
+    assert err.count("does not exist") == 2 and "Errno" not in err
 
 
 # ------------------------------------------------------------------ warnings

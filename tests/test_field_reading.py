@@ -96,6 +96,63 @@ def test_bits_in_use(tmp_path, radiograph):  # noqa: F811
     for path in paths: np.testing.assert_allclose(read_radiograph(path), radiograph, atol=2e-4)
 
 
+@pytest.mark.parametrize("entries", [
+    dict(RescaleSlope=1, RescaleIntercept=0), dict(RescaleSlope=1, RescaleIntercept=-1024),
+    dict(RescaleSlope="-1", RescaleIntercept="4095"), dict(WindowCenter=-30000, WindowWidth=10)])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+def test_bits_in_use_without_a_window(tmp_path, radiograph, entries, dtype):  # noqa: F811
+    "Rescaled and signed numbers of 12 bits fill the range of greys, too"
+    stored = as_bits(radiograph, 12).astype(dtype)
+    if entries.get("RescaleSlope") == "-1": stored = 4095 - stored
+    path = save_dicom(tmp_path/"hand.dcm", dicom(stored, **entries))
+    np.testing.assert_allclose(read_radiograph(path), radiograph, atol=2e-4)
+    if dtype == np.uint16: return
+    path = save_dicom(tmp_path/"hand.dcm", dicom(stored - 2048, **entries))
+    np.testing.assert_allclose(read_radiograph(path), radiograph, atol=2e-4)
+
+
+@pytest.mark.parametrize("entries", [
+    dict(PixelPaddingValue=65535), dict(PixelPaddingValue=65530, PixelPaddingRangeLimit=65535),
+    dict(PixelPaddingValue=65535, BitsStored=12), dict(PixelPaddingValue=-32768),
+    dict(PixelPaddingValue=0, WindowCenter=2048, WindowWidth=4096)])
+def test_padding_around_the_image_is_black(tmp_path, radiograph, entries):  # noqa: F811
+    "Its value, far from those of the image, does not darken the image"
+    stored, expected, value = as_bits(radiograph, 12), radiograph.copy(), entries["PixelPaddingValue"]
+    if value < 0: stored = stored.astype(np.int16)
+    stored[:, :9], expected[:, :9] = max(value, entries.get("PixelPaddingRangeLimit", value)), 0
+    path = save_dicom(tmp_path/"hand.dcm", dicom(stored, **entries))
+    np.testing.assert_allclose(read_radiograph(path), expected, atol=3e-4)
+    assert codes(path) == []
+
+
+@pytest.mark.parametrize("kind,number", [(np.int16, 2), (np.uint32, 1), (np.int32, 2), (np.float32, 3)])
+def test_tiff_of_whole_numbers_of_any_type(tmp_path, radiograph, kind, number):  # noqa: F811
+    "ImageJ writes 32 bits, ITK signed numbers"
+    path = write_tiff(tmp_path/"hand.tif", as_bits(radiograph, 12).astype(kind), sample_format=number)
+    np.testing.assert_allclose(read_radiograph(path), radiograph, atol=2e-4)
+
+
+def test_segmentations_are_no_radiographs(tmp_path, radiograph):  # noqa: F811
+    path = save_dicom(tmp_path/"mask.dcm", dicom(np.uint8(radiograph > .5), Modality="SEG"))
+    with pytest.raises(RadiographError, match="with a segmentation"): read_radiograph(path)
+
+
+SYNTAXES = "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.110", "1.2.840.113619.5.2"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_unknown_compression_is_a_sentence(tmp_path, radiograph, syntax):  # noqa: F811
+    "Damaged high-throughput JPEG 2000, JPEG XL, and a private syntax"
+    header = dicom(as_bits(radiograph, 8))
+    header.file_meta.TransferSyntaxUID = written = "1.2.840.10008.1.2.4.100"  # replaced below
+    header.PixelData = encapsulate([b"\xff\x4f\xff\x51" + bytes(range(100))])
+    path = save_dicom(tmp_path/"hand.dcm", header)
+    assert path.read_bytes().count(written.encode()) == 1
+    path.write_bytes(path.read_bytes().replace(written.encode(), syntax.ljust(len(written), "\0").encode()))
+    with pytest.raises(RadiographError, match="hand.dcm"): read_radiograph(path)
+
+
 SEXES = {"F": "F", "f": "F", " F": "F", "Female": "F", "M ": "M", "male": "M", "O": None, "": None,
          "X": None, "M\\F": None}
 
@@ -255,6 +312,38 @@ def test_content_decides_not_the_name(tmp_path, radiograph):  # noqa: F811
     assert found == sorted(odd)
     assert skipped == {"notes.txt": "no image", "DICOMDIR": "directory of DICOM files",
                        ".hidden.png": "hidden", "figure.png": "figure of an assessment"}
+
+
+OTHER_KINDS = {
+    "scan.bmp": (b"BM6\0\1\0\0\0\0\0", "a BMP image"), "web.jpg": (b"RIFF\0\0\0\0WEBPVP8 ", "a WebP image"),
+    "IMG_1.HEIC": (b"\0\0\0\x18ftypheic", "a HEIF image"), "big.tif": (b"II\x2b\0\x08\0", "a BigTIFF image"),
+    "hand.jp2": (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+    "hand.nii": (bytes(344) + b"n+1\0", "a NIfTI volume"),
+    "lfs.dcm": (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+    ".cloud.png.icloud": (b"bplist00", "a placeholder of iCloud"),
+}
+
+
+def test_images_of_other_kinds_are_named(tmp_path):
+    "None is passed over as if it were no image"
+    for name, (content, _) in OTHER_KINDS.items(): (tmp_path/name).write_bytes(content.ljust(400, b"\0"))
+    assert find_radiographs(tmp_path) == sorted(tmp_path.iterdir())
+    for name, (_, kind) in OTHER_KINDS.items():
+        with pytest.raises(RadiographError, match=f"{name} is {kind}.*expected a PNG"):
+            read_radiograph(tmp_path/name)
+
+
+def test_folders_of_the_system_are_passed_over(tmp_path, radiograph):  # noqa: F811
+    "Network storage keeps small copies and deleted files beside the radiographs"
+    for name in ("1.png", "@eaDir/1.png/SYNOPHOTO_THUMB_XL.png", "#recycle/2.png", "$RECYCLE.BIN/3.png",
+                 "__MACOSX/._1.png", "sub/@eaDir/4.png", "__patients/5.png"):
+        (tmp_path/name).parent.mkdir(parents=True, exist_ok=True)
+        save(tmp_path/name, as_bits(radiograph, 8))
+    skipped = {}
+    found = find_radiographs(tmp_path, lambda path, reason: skipped.update({path.name: reason}))
+    assert [path.name for path in found] == ["1.png", "5.png"]
+    folders = ["@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX"]
+    assert skipped == dict.fromkeys(folders, "folder of the system")
 
 
 def test_linked_and_unreadable_folders(tmp_path, radiograph, monkeypatch):  # noqa: F811

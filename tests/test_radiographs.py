@@ -52,11 +52,11 @@ def save(path, image, *options):
     return path
 
 
-def write_tiff(path, image, photometric=1, orientation=1):
+def write_tiff(path, image, photometric=1, orientation=1, sample_format=1):
     "Write an uncompressed TIFF with tags that OpenCV does not write"
     data, (height, width) = image.tobytes(), image.shape
     tags = {256: width, 257: height, 258: 8*image.itemsize, 259: 1, 262: photometric, 273: 8,
-            274: orientation, 277: 1, 278: height, 279: len(data)}
+            274: orientation, 277: 1, 278: height, 279: len(data), 339: sample_format}
     table = tag_table(tags)
     path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + table)
     return path

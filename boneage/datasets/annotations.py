@@ -5,20 +5,23 @@
 # %% auto #0
 __all__ = ['POINT_COLUMNS', 'TIPS_OF_21', 'MAX_COORDINATE', 'ABOUT', 'AnnotationError', 'read_key_points',
            'write_key_points', 'read_mask_folder', 'Annotation', 'check_shape', 'image_id',
-           'fill_polygons', 'outline_mask', 'is_outline_exact', 'order_key_points', 'encode_mask',
-           'decode_mask', 'paste_masks', 'to_labelme', 'from_labelme', 'to_supervisely',
-           'from_supervisely', 'write_supervisely', 'encode_run_lengths', 'format_packed_runs',
-           'parse_packed_runs', 'mask_from_coco', 'to_coco', 'from_coco', 'read_annotations',
-           'write_annotations', 'read_written_annotations', 'read_rsna_labels']
+           'fill_polygons', 'within_image', 'outline_mask', 'is_outline_exact', 'order_key_points',
+           'encode_mask', 'decode_mask', 'paste_masks', 'combine_areas', 'to_labelme',
+           'from_labelme', 'to_supervisely', 'from_supervisely', 'write_supervisely',
+           'encode_run_lengths', 'format_packed_runs', 'parse_packed_runs', 'mask_from_coco',
+           'to_coco', 'from_coco', 'read_annotations', 'write_annotations',
+           'read_written_annotations', 'read_rsna_labels']
 
 # %% ../../nbs/datasets/31_annotations.ipynb #02
 import base64
 import json
+import os
+import re
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -34,6 +37,7 @@ from boneage.radiographs import (
     SUFFIXES,
     check_png,
     file_kind,
+    is_system_folder,
     read_mask,
     write_mask,
 )
@@ -111,6 +115,7 @@ def check_shape(
     height, width,        # as a file declares them
 ) -> tuple[int, int]:     # (H, W)
     "Return the shape of an image; `ValueError` if it has no pixels, or more than `MAX_PIXELS`"
+    if height is None or width is None: raise ValueError("the file does not declare the size of its image")
     height, width = int(height), int(width)
     if min(height, width) < 1 or height * width > MAX_PIXELS:
         raise ValueError(f"the file declares an image of {width:.9g} × {height:.9g} pixels; "
@@ -145,6 +150,15 @@ def fill_polygons(
         cv2.fillPoly(mask, [np.rint(corners).astype(np.int32)], 1)
     return mask.astype(bool)
 
+# %% ../../nbs/datasets/31_annotations.ipynb #an-inside
+def within_image(
+    points,                    # (n, 2) or (2,), (x, y) pixels
+    shape:tuple[int, int],     # (H, W)
+) -> bool:
+    "Whether points lie inside an image, or at most a twentieth of its longer side outside"
+    points, beyond = np.reshape(np.asarray(points, float), (-1, 2)), max(shape)/20
+    return bool(((points >= -beyond) & (points <= np.array(shape[::-1]) + beyond)).all())
+
 # %% ../../nbs/datasets/31_annotations.ipynb #21
 def outline_mask(
     mask:np.ndarray,       # bool (H, W) without holes
@@ -165,12 +179,14 @@ def is_outline_exact(
 def order_key_points(
     named:Iterable[tuple[str, tuple]],  # name of each point in the annotation tool, and its (x, y)
     left:Counter|None = None,           # counts the points that are left out, by what they are
+    shape:tuple[int, int]|None = None,  # (H, W) of the image; None: not known
 ) -> np.ndarray:                        # (3, 2), NaN without a label
     "Sort named points into the order of KEY_POINTS; names can contain capitals, spaces and hyphens"
     found, left = {}, Counter() if left is None else left
     for name, point in named:
         plain = str(name).strip().lower().replace(" ", "_").replace("-", "_")
         if plain not in KEY_POINTS: left[f"point {truncate_text(name, 40)!r}"] += 1
+        elif shape and not within_image(point, shape): left["point outside of its image"] += 1
         elif plain in found: left[f"second point {plain!r} of an image"] += 1
         else: found[plain] = point
     return np.array([found.get(name, (np.nan, np.nan)) for name in KEY_POINTS], float)
@@ -212,6 +228,26 @@ def paste_masks(
         part |= image[max(-y, 0):, max(-x, 0):][:part.shape[0], :part.shape[1]] > 0
     return mask
 
+# %% ../../nbs/datasets/31_annotations.ipynb #an-areas
+_NO_HAND = frozenset({"background", "ignore"})  # names of areas, without _ around them
+
+
+def combine_areas(
+    areas:Iterable[tuple],     # name of each area, its corners (n, 2), and its mask, bool (H, W)
+    shape:tuple[int, int],     # (H, W)
+    left:Counter,              # counts the areas that are left out, by what they are
+) -> np.ndarray|None:          # bool (H, W); None if no area is the hand
+    "Combine areas to the mask of the hand: those called hand if there are any, or else all"
+    hands, others = [], []
+    for name, corners, mask in areas:
+        plain = str(name).replace("_", " ").strip().casefold()
+        if not within_image(corners, shape): left["area outside of its image"] += 1
+        elif re.fullmatch(r"((left|right) )?hands?( ?\d+)?", plain): hands.append(mask)
+        else: others.append((plain, mask))
+    used = [mask for plain, mask in others if not hands and plain not in _NO_HAND]
+    left.update(f"area {truncate_text(plain, 40)!r}" for plain, _ in others if hands or plain in _NO_HAND)
+    return np.logical_or.reduce([*hands, *used]) if hands or used else None
+
 # %% ../../nbs/datasets/31_annotations.ipynb #31
 def to_labelme(
     annotation:Annotation,
@@ -248,17 +284,20 @@ def from_labelme(
 ) -> list[Annotation]:
     "Read the one annotation in a labelme file"
     left = Counter() if left is None else left
-    shape = check_shape(content["imageHeight"], content["imageWidth"])
+    shape = check_shape(content.get("imageHeight"), content.get("imageWidth"))
     kinds = {kind: [s for s in content["shapes"] if s.get("shape_type", "polygon") == kind]
              for kind in ("polygon", "mask", "point")}
     every = (s.get("shape_type", "polygon") for s in content["shapes"])
     left.update(str(kind) for kind in every if kind not in kinds)
-    polygons = [np.asarray(s["points"], float) - 0.5 for s in kinds["polygon"]]
-    images = ((decode_mask(s["mask"], deflated=False), s["points"][0]) for s in kinds["mask"])
-    has_mask = polygons or kinds["mask"]
-    mask = fill_polygons(polygons, shape) | paste_masks(images, shape) if has_mask else None
+    areas = []
+    for s in kinds["polygon"]:
+        corners = np.asarray(s["points"], float) - 0.5
+        areas.append((s["label"], corners, fill_polygons([corners], shape)))
+    for s in kinds["mask"]:
+        mask = paste_masks([(decode_mask(s["mask"], deflated=False), s["points"][0])], shape)
+        areas.append((s["label"], s["points"], mask))
     named = [(s["label"], np.asarray(s["points"][0], float) - 0.5) for s in kinds["point"]]
-    points = order_key_points(named, left)
+    mask, points = combine_areas(areas, shape, left), order_key_points(named, left, shape)
     return [Annotation(image_id(content.get("imagePath") or name), shape, mask, points)]
 
 # %% ../../nbs/datasets/31_annotations.ipynb #36
@@ -289,17 +328,19 @@ def from_supervisely(
     kinds = {kind: [o for o in content["objects"] if o["geometryType"] == kind]
              for kind in ("polygon", "bitmap", "alpha_mask", "point", "graph")}
     left.update(o["geometryType"] for o in content["objects"] if o["geometryType"] not in kinds)
-    painted = [o["bitmap"] for o in kinds["bitmap"] + kinds["alpha_mask"]]
-    images = ((decode_mask(bitmap["data"], deflated=True), bitmap["origin"]) for bitmap in painted)
-    holes = [hole for o in kinds["polygon"] for hole in o["points"].get("interior", [])]
-    holes = fill_polygons(holes, shape)
-    polygons = fill_polygons([o["points"]["exterior"] for o in kinds["polygon"]], shape) & ~holes
-    has_mask = kinds["polygon"] or painted
-    mask = polygons | paste_masks(images, shape) if has_mask else None
+    areas = []
+    for o in kinds["polygon"]:
+        corners, holes = o["points"]["exterior"], o["points"].get("interior", [])
+        mask = fill_polygons([corners], shape) & ~fill_polygons(holes, shape)
+        areas.append((o["classTitle"], corners, mask))
+    for o in kinds["bitmap"] + kinds["alpha_mask"]:
+        image, (x, y) = decode_mask(o["bitmap"]["data"], deflated=True), o["bitmap"]["origin"]
+        corners = (x, y), (x + image.shape[1] - 1, y + image.shape[0] - 1)
+        areas.append((o["classTitle"], corners, paste_masks([(image, (x, y))], shape)))
     nodes = [node for o in kinds["graph"] for node in o["nodes"].items()]
     named = [(o["classTitle"], o["points"]["exterior"][0]) for o in kinds["point"]]
     named += [(name, node["loc"]) for name, node in nodes if not node.get("disabled")]
-    points = order_key_points(named, left)
+    mask, points = combine_areas(areas, shape, left), order_key_points(named, left, shape)
     return [Annotation(image_id(name), shape, mask, points)]
 
 # %% ../../nbs/datasets/31_annotations.ipynb #36a
@@ -419,31 +460,35 @@ def from_coco(
     left, marks_of = Counter() if left is None else left, {}
     categories = {str(category["id"]): category for category in content.get("categories", [])}
     for mark in content["annotations"]: marks_of.setdefault(str(mark["image_id"]), []).append(mark)
-    found = []
+    found, times = [], Counter(str(image["id"]) for image in content["images"])
     for image in content["images"]:
         marks = marks_of.pop(str(image["id"]), [])
-        if not marks: continue
-        shape, mask, named = check_shape(image["height"], image["width"]), None, []
+        if times[str(image["id"])] > 1: left.update("annotation for two images of one number" for _ in marks)
+        if not marks or times[str(image["id"])] > 1: continue
+        shape, areas, named = check_shape(image["height"], image["width"]), [], []
         for mark in marks:
-            part, points = _read_coco_mark(mark, categories.get(str(mark["category_id"]), {}), shape, left)
-            if part is not None: mask = part | (False if mask is None else mask)
+            area, points = _read_coco_mark(mark, categories.get(str(mark["category_id"]), {}), shape, left)
+            areas += area
             named += points
-        points = order_key_points(named, left)
+        mask, points = combine_areas(areas, shape, left), order_key_points(named, left, shape)
         found.append(Annotation(image_id(image["file_name"]), shape, mask, points))
     if marks_of: left["annotation of an image not in the file"] += sum(map(len, marks_of.values()))
     return found
 
 
 def _read_coco_mark(mark, category, shape, left) -> tuple:
-    "The mask of one annotation (None without one), and its named points"
-    part = mask_from_coco(mark["segmentation"], shape) if mark.get("segmentation") else None
-    if part is not None and not part.any(): part = None
+    "The area of one annotation (a list of one or none), and its named points"
+    outline = mark.get("segmentation") or []
+    corners = [each for polygon in outline for each in np.reshape(polygon, (-1, 2))] \
+        if isinstance(outline, list) else []
+    part = mask_from_coco(outline, shape) if outline else np.zeros(shape, bool)
     triples = np.reshape(mark.get("keypoints") or [], (-1, 3))
     names = category.get("keypoints") or [category.get("name", "")]  # some tools have a category a point
     points = [(name, (x, y)) for name, (x, y, visible) in zip(names, triples) if visible > 0]
-    if len(triples) > len(names): left["key point without a name"] += len(triples) - len(names)
-    if part is None and not len(triples): left["box without an outline"] += 1
-    return part, points
+    left.update("key point without a name" for triple in triples[len(names):] if triple[2] > 0)
+    area = [(category.get("name", ""), corners, part)] if part.any() or corners else []
+    if not area and not len(triples): left["box without an outline"] += 1
+    return area, points
 
 # %% ../../nbs/datasets/31_annotations.ipynb #46
 def read_annotations(
@@ -455,8 +500,9 @@ def read_annotations(
     With a list `problems`, a folder is read without such files. Labels of other kinds are counted in one
     sentence, which is a warning without the list."""
     path, left = Path(path), Counter()
-    if path.is_dir(): annotations = _read_folder(path, problems, left)
-    else: annotations = _read_file(path, left)
+    if path.is_dir(): found = _read_folder(path, problems, left)
+    else: found = [(path, annotation) for annotation in _read_file(path, left)]
+    annotations = _without_contradictions(found, problems)
     if left:
         kinds = ", ".join(f"{count:,} × {kind}" for kind, count in left.most_common(20))
         sentence = f"{path}: {left.total():,} labels were not understood and are left out: {kinds}."
@@ -469,47 +515,44 @@ def read_annotations(
 ABOUT = {"meta.json", "key_id_map.json", "obj_class_to_machine_color.json", "datasets.json"}
 
 
-def _read_folder(folder, problems, left) -> list[Annotation]:
-    "Read all annotation files in a folder; files of other kinds are counted"
-    annotations, paths = [], sorted(_files_with_labels(folder))
-    others = Counter(f"file {file.suffix or file.name}" for file in paths if file.suffix.lower() != ".json")
-    if others.total() == len(paths):
-        found = ", ".join(f"{count:,} × {kind}" for kind, count in others.most_common(5))
-        raise AnnotationError(f"{folder} holds no annotations as JSON{found and f', but {found}'}; "
-                              "most tools can export to COCO.")
-    for file in paths:
-        if file.suffix.lower() != ".json": continue
-        try: annotations += _read_file(file, left)
-        except AnnotationError as error:
-            if problems is None: raise
-            problems.append(f"{error}")
-    left.update(others)
-    return _merge_annotations(annotations, left)
+_OTHER_FORMATS = (".xml", ".ndjson", ".jsonl")  # suffixes of annotation files of other tools
 
 
-def _files_with_labels(folder) -> Iterator[Path]:
-    "The files of a folder without images, hidden files and those about a project"
-    for file in folder.rglob("*"):
-        names = file.relative_to(folder).parts
-        hidden = "img_info" in names or any(name.startswith((".", "__")) for name in names)
-        if not hidden and file.is_file() and file.name not in ABOUT and file.suffix.lower() not in SUFFIXES:
-            yield file
+def _read_folder(folder, problems, left) -> list[tuple[Path, Annotation]]:
+    "Read all annotation files in a folder, without hidden ones and those about a project"
+    found = []
+    def on_error(error):
+        if problems is None: raise error
+        problems.append(f"{error}")
+    def unreadable(error): on_error(AnnotationError(f"{error.filename} can't be read: {error.strerror}."))
+    for parent, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not is_system_folder(name) and name != "img_info")
+        visible = sorted(name for name in names if not name.startswith("."))
+        left.update(f"file {Path(name).suffix}" for name in visible if name.endswith(_OTHER_FORMATS))
+        for name in visible:
+            if not name.endswith(".json") or name in ABOUT: continue
+            file = Path(parent, name)
+            try: found += [(file, annotation) for annotation in _read_file(file, left)]
+            except AnnotationError as error: on_error(error)
+    if not found and not left and not problems: left["folder without labels as JSON"] += 1
+    return found
 
 
-def _merge_annotations(annotations, left) -> list[Annotation]:
-    "One annotation for each id: the first mask and the first key points"
-    merged = {}
-    for new in annotations:
-        old = merged.setdefault(new.id, new)
-        if old is new: continue
-        pairs = dict(mask=(old.mask is not None, new.mask is not None),
-                     points=(np.isfinite(old.points).any(), np.isfinite(new.points).any()))
-        added = {name: getattr(new, name) for name, (known, given) in pairs.items()
-                 if given and not known and new.shape == old.shape}
-        merged[new.id] = replace(old, **added)
-        for name, (_, given) in pairs.items():
-            if given and name not in added: left[f"second {name} of an image"] += 1
-    return list(merged.values())
+def _without_contradictions(found, problems) -> list[Annotation]:
+    "Leave out ids that have two masks, two sets of key points, or two sizes"
+    by_id, wrong = {}, set()
+    for file, annotation in found: by_id.setdefault(annotation.id, []).append((file, annotation))
+    for i, group in by_id.items():
+        masks = sum(annotation.mask is not None for _, annotation in group)
+        points = sum(np.isfinite(annotation.points).any() for _, annotation in group)
+        if max(masks, points) < 2 and len({annotation.shape for _, annotation in group}) == 1: continue
+        files = " and ".join(list(dict.fromkeys(str(file) for file, _ in group))[:2])
+        sentence = (f"{files}: id {i} is labelled {len(group)} times, and these may be different radiographs "
+                    "of one name. All of them are left out.")
+        if problems is None: raise AnnotationError(sentence)
+        problems.append(sentence)
+        wrong.add(i)
+    return [annotation for _, annotation in found if annotation.id not in wrong]
 
 
 def _read_file(path, left) -> list[Annotation]:
@@ -525,11 +568,16 @@ def _read_file(path, left) -> list[Annotation]:
                                            "most other tools can export to COCO.")
     try:
         if kind == "objects": content = _name_nodes(content, path)
-        return readers[kind](content, path.name.removesuffix(".json"), left)
+        annotations = readers[kind](content, path.name.removesuffix(".json"), left)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError,
             zlib.error, cv2.error) as error:
         reason = f"{type(error).__name__} {truncate_text(error)}"
         raise AnnotationError(f"{path} is damaged or of another version: {reason}.") from error
+    if kind == "shapes" and annotations[0].id != canonical_id(path.stem):
+        beside = [each.name for each in map(path.with_suffix, sorted(SUFFIXES)) if each.exists()]
+        other = truncate_text(annotations[0].id, 60)
+        if beside: raise AnnotationError(f"{path} is beside {beside[0]}, but names the image {other}.")
+    return annotations
 
 
 def _name_nodes(content, path) -> dict:

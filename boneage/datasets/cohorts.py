@@ -4,21 +4,22 @@
 
 # %% auto #0
 __all__ = ['EXPECTED_COLUMNS', 'DIALECTS', 'SIMILAR', 'SPLITS', 'SPLIT_WORDS', 'MAX_MONTHS', 'LABELS',
-           'YOUNG', 'COHORT_SCHEMA', 'STAGES', 'MAJOR_STAGES', 'CohortError', 'record_or_raise',
-           'read_table', 'Dialect', 'find_dialect', 'format_missing_columns', 'detect_dialect',
-           'canonical_id', 'normalise_labels', 'validate_rows', 'read_labels', 'infer_split',
-           'FolderIndex', 'index_folder', 'infer_table_split', 'find_tables', 'match_images',
-           'attach_images', 'find_unlabelled_sets', 'sample_stratified', 'load_cohort',
-           'split_cohort', 'used_rsna_ids', 'stage_bounds', 'development_stage']
+           'YOUNG', 'TABLES', 'COHORT_SCHEMA', 'STAGES', 'MAJOR_STAGES', 'CohortError',
+           'record_or_raise', 'read_table', 'Dialect', 'find_dialect', 'format_missing_columns',
+           'detect_dialect', 'canonical_id', 'normalise_labels', 'validate_rows', 'read_labels',
+           'infer_split', 'FolderIndex', 'index_folder', 'infer_table_split', 'find_tables',
+           'match_images', 'attach_images', 'find_unlabelled_sets', 'sample_stratified',
+           'load_cohort', 'split_cohort', 'used_rsna_ids', 'stage_bounds', 'development_stage']
 
 # %% ../../nbs/datasets/30_cohorts.ipynb #02
 import csv
 import hashlib
 import os
 import re
+import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -28,9 +29,9 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from ..files import truncate_text
-from ..radiographs import SUFFIXES
-from ..tables import TableError, open_table, parse_sex, read_cells
+from ..files import printable, truncate_text
+from ..radiographs import SUFFIXES, is_system_folder
+from ..tables import TableError, is_blank, open_table, parse_sex, plain_number, read_cells
 
 # %% ../../nbs/datasets/30_cohorts.ipynb #04
 class CohortError(ValueError):
@@ -69,8 +70,10 @@ def read_table(
     "Read a table as text, with the row numbers of a text editor as its index"
     bad = []
     with _convert_table_errors(): header, rows = read_cells(path := Path(path), bad)
-    repeated = sorted({name for name in header if name and header.count(name) > 1})
-    if repeated: raise CohortError(f"{path} has two columns called {truncate_text(repeated[0])}.")
+    plain = [name.casefold() for name in header]
+    if repeated := sorted(name for name in plain if name and plain.count(name) > 1):
+        names = sorted({truncate_text(name) for name in header if name.casefold() == repeated[0]})
+        raise CohortError(f"{path} has two columns called {' and '.join(names)}.")
     record_or_raise(bad, problems)
     index = pd.Index(list(rows), name="row", dtype=int)
     return pd.DataFrame(list(rows.values()), columns=header, index=index, dtype=object)
@@ -154,10 +157,9 @@ def canonical_id(
     text:str,  # from a table, or a file's name without suffix
 ) -> str:      # the same for all spellings of one id
     "Convert an id to one form: 1377, 01377, 1377.0 and 1377.png are one radiograph"
-    text = text.strip()
+    text = unicodedata.normalize("NFC", text.strip())
     if Path(text).suffix.lower() in SUFFIXES: text = Path(text.replace("\\", "/")).stem
-    number = re.fullmatch(r"(\d+)(\.0+)?", text, flags=re.ASCII)
-    return number[1].lstrip("0") or "0" if number else text
+    return plain_number(text)
 
 # %% ../../nbs/datasets/30_cohorts.ipynb #29
 SPLITS = ("train", "validation", "test")
@@ -183,7 +185,8 @@ def normalise_labels(
         "sex": text.iloc[:, 1].map(lambda value: parse_sex(value, dialect.sex) or value),
         "bone_age": months, "unreadable": unreadable})
     if "split" not in names: return labels
-    splits = table[names["split"]].map(lambda value: SPLIT_WORDS.get(value.casefold(), value) or None)
+    splits = table[names["split"]].map(
+        lambda value: None if is_blank(value) else SPLIT_WORDS.get(value.casefold(), value))
     return labels.assign(split=splits.astype(object))
 
 # %% ../../nbs/datasets/30_cohorts.ipynb #33
@@ -263,6 +266,7 @@ class FolderIndex:
     tables: tuple[Path, ...]            # CSV files
     workbooks: tuple[Path, ...]         # Excel and similar files, which can't be read
     repeated: tuple[tuple[str, str, str], ...] = ()  # id and paths of two images in one folder
+    unreadable: tuple[str, ...] = ()  # one sentence for each folder or table that can't be read
 
     def infer_split(self,
         path:Path,      # a folder or file below the root
@@ -272,6 +276,9 @@ class FolderIndex:
         return next(filter(None, map(infer_split, names)), None)
 
 # %% ../../nbs/datasets/30_cohorts.ipynb #48
+TABLES = (".csv", ".tsv", ".txt")  # suffixes of tables
+
+
 def index_folder(
     folder:str|Path,   # searched with all subfolders and links, except hidden folders and folders of masks
 ) -> FolderIndex:
@@ -279,32 +286,44 @@ def index_folder(
     folder = Path(folder)
     if not folder.is_dir():
         raise CohortError(f"{folder} is not a folder; expected one that holds radiographs and a label table.")
-    images, files, repeated = {}, [], []
-    for parent, names in _walk(folder):
-        paths, others = {}, []
-        for name in sorted(name for name in names if not name.startswith(".")):
+    images, files, repeated, unreadable = {}, [], [], []
+    def note(error): unreadable.append(f"{error.filename} can't be read: {error.strerror}.")
+    for parent, names in _walk(folder, note):
+        paths = {}
+        for name in sorted(_readable(parent, names, unreadable)):
             stem, suffix = os.path.splitext(name)
             path = os.path.join(parent, name)
             if suffix.lower() not in SUFFIXES: files.append(Path(path))
-            elif not os.path.exists(path): continue  # a link to nothing
-            elif (i := canonical_id(stem)) in paths: others.append((i, paths[i], path))
+            elif (i := canonical_id(stem)) in paths: repeated.append((i, paths[i], path))
             else: paths[i] = path
         if paths: images[Path(parent)] = paths
-        repeated += others
     def of_kind(*suffixes): return tuple(path for path in files if path.suffix.lower() in suffixes)
     workbooks = of_kind(".xlsx", ".xls", ".ods")
-    return FolderIndex(folder, images, of_kind(".csv", ".tsv", ".txt"), workbooks, tuple(repeated))
+    return FolderIndex(folder, images, of_kind(*TABLES), workbooks, tuple(repeated), tuple(unreadable))
 
 
-def _walk(folder:Path) -> Iterator[tuple[str, list[str]]]:
+def _readable(parent, names, unreadable) -> list[str]:
+    "The names of the visible files in a folder; sentences about links to nothing and names that aren't UTF-8"
+    names = [name for name in names if not name.startswith(".")]
+    foreign = [name for name in names if re.search("[\ud800-\udfff]", os.path.join(parent, name))]
+    if foreign:
+        unreadable.append(f"{printable(parent)} holds {len(foreign):,} files whose path is not UTF-8, such "
+                          f"as {printable(foreign[0])}: rename them, or their folder.")
+    lost = [name for name in names if not os.path.exists(os.path.join(parent, name))]
+    unreadable += [f"{os.path.join(parent, name)} is a link to nothing." for name in lost
+                   if name.lower().endswith(TABLES)]
+    return [name for name in names if name not in {*foreign, *lost}]
+
+
+def _walk(folder:Path, note:Callable[[OSError], None]) -> Iterator[tuple[str, list[str]]]:
     "Walk through a folder and linked folders, each once; yields a folder and the names of its files"
     seen = set()
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
+    for parent, subfolders, names in os.walk(folder, onerror=note, followlinks=True):
         if (real := os.path.realpath(parent)) in seen:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__"))
+        subfolders[:] = sorted(name for name in subfolders if not is_system_folder(name)
                                and not re.search(r"(?<![a-z])masks?(?![a-z])", name.casefold()))
         yield parent, names
 
@@ -468,7 +487,8 @@ def load_cohort(
     "Load all labelled radiographs of a folder; `CohortError` names what is wrong"
     index = index_folder(folder)
     tables = find_tables(index) if labels is None else _named_table(Path(labels), index)
-    record_or_raise(find_unlabelled_sets(index, tables) if labels is None else [], problems)
+    left_out = [*index.unreadable, *(find_unlabelled_sets(index, tables) if labels is None else [])]
+    record_or_raise(left_out, problems)
     parts = [attach_images(read_labels(path, problems), split, path, index, problems)
              for split, path in tables.items()]
     cohort = pd.concat(parts, ignore_index=True)

@@ -263,13 +263,19 @@ def _run_snakemake(project:Path, workspace:Workspace, options:list[str], targets
     root = workspace.root.relative_to(project)
     arguments = [*targets, "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input",
                  *options, f"workspace={root}"]
+    with open(workspace.root/"run.log", "a") as file:
+        return run_attached("snakemake", *arguments, cwd=project, stdin=subprocess.DEVNULL, stderr=file,
+                            env=_environment(workspace), pass_fds=[lock]).returncode
+
+
+def _environment(workspace:Workspace) -> dict[str, str]:
+    "The environment variables of a run, without the user's settings of Snakemake and of figures"
     # glibc keeps the memory of large activations instead of returning it to the system; of one arena,
     # because what one thread frees is then there for the others
     memory = dict(MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_="20000000000", MALLOC_ARENA_MAX="1")
     environment = os.environ | memory | _caches(workspace) | dict(PYTHONWARNINGS="ignore")
-    with open(workspace.root/"run.log", "a") as file:
-        return run_attached("snakemake", *arguments, cwd=project, stdin=subprocess.DEVNULL, stderr=file,
-                            env=environment, pass_fds=[lock]).returncode
+    foreign = ("SNAKEMAKE_PROFILE", "MPLBACKEND")
+    return {name: value for name, value in environment.items() if name not in foreign}
 
 
 def _caches(workspace:Workspace) -> dict[str, str]:
