@@ -10,7 +10,8 @@ __all__ = ['REGION_COLOURS', 'REGION_MARKERS', 'SEX_COLOURS', 'SEX_MARKERS', 'SE
            'mining_figure', 'mining_rounds_figure', 'key_points_figure', 'reference_lines',
            'mae_figure', 'ablation_figure', 'stages_figure', 'claims_figure', 'age_figure',
            'prediction_figure', 'bland_altman_figure', 'key_point_error_figure', 'quantile_figure',
-           'group_error_figure', 'history_figure', 'format_assessment', 'assessment_figure']
+           'group_error_figure', 'history_figure', 'format_assessment', 'draw_distribution',
+           'assessment_figure']
 
 # %% ../../nbs/paper/61_figures.ipynb #02
 from textwrap import fill
@@ -520,6 +521,26 @@ def format_assessment(
     of_sex = dict(M="boy", F="girl").get(sex, "sex not given")
     return f"{months} months ({months // 12} y {months % 12} m){between}; {of_sex}"
 
+# %% ../../nbs/paper/61_figures.ipynb #report-distribution
+def draw_distribution(
+    axis,
+    result:Assessment,
+):
+    "The distribution over the months with bone age and interval, or a text if there is no bone age"
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.set(yticks=[], xlabel="bone age, months", xticks=range(0, 241, 24), xlim=(0, 240))
+    if np.isnan(result.bone_age_months):
+        axis.text(120, 0.5, "no bone age", ha="center", va="center", color="gray")
+        axis.set_ylim(0, 1)
+        return
+    if result.distribution is not None:
+        months = np.arange(len(result.distribution))
+        axis.fill_between(months, result.distribution, color=REGION_COLOURS["hand"], alpha=0.25, lw=0)
+    axis.axvline(result.bone_age_months, color=REGION_COLOURS["ensemble"], lw=2)
+    if not np.isnan(result.interval_months[0]):
+        axis.axvspan(*result.interval_months, color=REGION_COLOURS["ensemble"], alpha=0.08, lw=0)
+    axis.set_ylim(0, None)
+
 # %% ../../nbs/paper/61_figures.ipynb #53
 def assessment_figure(
     image:np.ndarray,  # (H, W) float in [0, 1], as it was assessed
@@ -533,7 +554,7 @@ def assessment_figure(
     axes = figure.subplot_mosaic(mosaic, width_ratios=[1.7, 1, 1, 1], height_ratios=[1.15, 1])
     _draw_assessed(axes["radiograph"], image, result)
     _draw_regions(axes, image, result)
-    _draw_distribution(axes["months"], result)
+    draw_distribution(axes["months"], result)
     numbers = format_assessment(result, sex)
     lines = [f"{title}: {numbers}" if title else numbers, *(fill(f"⚠ {w}", 110) for w in result.warnings)]
     figure.suptitle("\n".join(lines), fontsize=11, ha="left", x=0.01, parse_math=False)
@@ -566,20 +587,3 @@ def _draw_regions(axes, image, result):
         label = format_region(name) + ("" if np.isnan(months) else f"\n{months:.0f} months")
         show_radiograph(axes[name], region, title=label)
         axes[name].title.set_color(REGION_COLOURS[name])
-
-
-def _draw_distribution(axis, result):
-    "The distribution over the months with bone age and interval, or a text if there is no bone age"
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.set(yticks=[], xlabel="bone age, months", xticks=range(0, 241, 24), xlim=(0, 240))
-    if np.isnan(result.bone_age_months):
-        axis.text(120, 0.5, "no bone age", ha="center", va="center", color="gray")
-        axis.set_ylim(0, 1)
-        return
-    if result.distribution is not None:
-        months = np.arange(len(result.distribution))
-        axis.fill_between(months, result.distribution, color=REGION_COLOURS["hand"], alpha=0.25, lw=0)
-    axis.axvline(result.bone_age_months, color=REGION_COLOURS["ensemble"], lw=2)
-    if not np.isnan(result.interval_months[0]):
-        axis.axvspan(*result.interval_months, color=REGION_COLOURS["ensemble"], alpha=0.08, lw=0)
-    axis.set_ylim(0, None)
