@@ -469,6 +469,10 @@ class ReportOptions(GrowthOptions):
         metavar="TEXT", show_default=False,
         help="Text at the head of the page, such as a name or number; without it, neither name nor birth "
              "date is on the page.")] = ""
+    dicom: Annotated[Path|None, typer.Option(
+        "--dicom", metavar="DIR", show_default=False,
+        help="Also write a Structured Report and a picture of the page as DICOM files in this folder; needs "
+             "the packages highdicom and typst.")] = None
     weights: Annotated[Path|None, typer.Option(
         metavar="DIR", show_default=False,
         help="Run folder with fitted networks, such as work/phantom; default: the released networks.")] = None
@@ -488,21 +492,27 @@ def report(
       boneage report hand.png --sex F --out report.pdf
       boneage report hand.png --sex F --age 10y6m --height-cm 141 --out report.pdf
       boneage report hand.dcm --visits visits.csv --out report.html
+    With DICOM objects for an archive:
+      boneage report hand.dcm --out report.pdf --dicom objects
 
     Neither the name nor the birth date of a DICOM header is on the page. A name that is burnt into the
-    radiograph's pixels stays visible.
+    radiograph's pixels stays visible. DICOM objects carry the original's patient module.
     """
+    from boneage.archives import read_original, write_objects
     from boneage.documents import check_document, write_page
     from boneage.inference import WeightsError
     try:
         check_document(options.out)
+        if options.dicom: read_original(options.path)
         sex, visits = _find_visits(options)
     except ValueError as error: fail(error)
     _check_drawing()
     child = read_child_options(options)
     try:
         with warnings.catch_warnings(action="ignore"):  # pydicom's, about headers
-            write_page(options.out, _make_page(options, sex, visits, child))
+            page = _make_page(options, sex, visits, child)
+            write_page(options.out, page)
+            if options.dicom: write_objects(options.dicom, options.path, page)
     except (WriteError, WeightsError) as error: fail(error, 2 if isinstance(error, WeightsError) else 1)
     except (ValueError, OSError, MemoryError) as error: fail(format_error(options.path, error), 1)
 

@@ -352,6 +352,7 @@ def page_pdf(
     text:dict,                 # from `page_text`
     pictures:dict[str, str], # from `page_pictures`
     kind:str = "pdf",          # or "png"
+    ppi:int = 90,              # pixels per inch of a PNG
 ) -> bytes:
     "The page as a PDF of one page, A4"
     if not find_spec("typst"):
@@ -362,7 +363,7 @@ def page_pdf(
     template = (files("boneage")/"data"/"report.typ").read_bytes()
     sources = {"main": template, "page.json": json.dumps(text).encode()}
     sources |= {f"{name}.svg": picture.encode() for name, picture in pictures.items()}
-    return typst.compile(sources, format=kind, font_paths=[str(fonts)], ignore_system_fonts=True, ppi=90,
+    return typst.compile(sources, format=kind, font_paths=[str(fonts)], ignore_system_fonts=True, ppi=ppi,
                          pdf_standards="ua-1" if kind == "pdf" else [])
 
 # %% ../nbs/assessing/24_documents.ipynb #report-write
