@@ -8,7 +8,7 @@ __all__ = ['FEW', 'format_error', 'format_age', 'json_value', 'assessment_record
            'read_finished', 'describe_origin', 'RecordTable', 'find_sex', 'ChildOptions',
            'read_children', 'unused_columns', 'match_children', 'find_child', 'find_files',
            'summarise_passed_over', 'progress', 'attempt', 'parallel_map', 'figure_names',
-           'save_figure', 'assess_files']
+           'save_figure', 'assess_file', 'assess_files']
 
 # %% ../nbs/assessing/22_batches.ipynb #02
 import csv
@@ -487,6 +487,22 @@ def save_figure(
         figure = assessment_figure(image, result, sex, printable(path.name))
         figure.savefig(file, format="png", dpi=110, metadata={"Title": FIGURE_MARK})
 
+# %% ../nbs/assessing/22_batches.ipynb #report-file
+def assess_file(
+    path:Path,     # file of the radiograph
+    assessor,      # a `boneage.assessment.Assessor`
+    sex:str|None,  # as for `Assessor.assess`
+    child_of:Callable[[Path], tuple]|None = None,  # file → from `find_child`
+) -> tuple:        # (H, W) image in [0, 1], its `Assessment`, and a `ChronologicalAge` or None
+    "Assess the radiograph in a file; the warnings about the child's age are added"
+    from boneage.assessment import load_source  # imports OpenCV
+    from boneage.radiographs import RadiographWarning
+    source = load_source(path)
+    age, known = child_of(path) if child_of else (None, {})
+    result = assessor.assess(source, sex, **known)
+    added = [RadiographWarning(sentence, "chronological-age") for sentence in (age.warnings if age else ())]
+    return source.image, replace(result, warnings=[*result.warnings, *added]), age
+
 # %% ../nbs/assessing/22_batches.ipynb #62
 def assess_files(
     files:list[Path],
@@ -497,19 +513,12 @@ def assess_files(
     workers:int|None = None,        # number of threads; None: one for each core, at most eight
 ) -> Iterator[dict|str]: # records, and error messages about files that can't be assessed or drawn
     "Assess many files in parallel; report and skip damaged files"
-    from boneage.assessment import load_source  # imports OpenCV
     from boneage.inference import WeightsError
-    from boneage.radiographs import RadiographWarning
     names = figure_names(files)
     def assess(path):
         sex, sex_from = sex_of(path)
-        source = load_source(path)
-        age, known = child_of(path) if child_of else (None, {})
-        result = assessor.assess(source, sex, **known)
-        def draw(path): save_figure(figures/names[path], path, source.image, result, result.sex)
-        if age and age.warnings:
-            warnings = [RadiographWarning(sentence, "chronological-age") for sentence in age.warnings]
-            result = replace(result, warnings=[*result.warnings, *warnings])
+        image, result, age = assess_file(path, assessor, sex, child_of)
+        def draw(path): save_figure(figures/names[path], path, image, result, result.sex)
         record = assessment_record(path, sex, sex_from, result) | growth_part(age, result.growth)
         return record, attempt(draw, path) if figures else None
     with parallel_map(len(files), workers) as parallel:

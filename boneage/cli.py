@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'CHART_FORMATS', 'fail', 'Commands', 'needs_extra', 'main', 'Sex', 'GivenSex',
            'takes_record', 'GrowthOptions', 'AssessOptions', 'replace_stdin', 'run_assessment',
-           'read_child_options', 'assess', 'VisitsOptions', 'visits', 'check_request', 'phantom',
-           'paper', 'ReleaseOptions', 'release', 'export']
+           'read_child_options', 'assess', 'VisitsOptions', 'visits', 'ReportOptions', 'report',
+           'check_request', 'phantom', 'paper', 'ReleaseOptions', 'release', 'export']
 
 # %% ../nbs/assessing/28_cli.ipynb #02
 import errno
@@ -33,6 +33,7 @@ from boneage.batches import (
     FEW,
     ChildOptions,
     RecordTable,
+    assess_file,
     assess_files,
     describe_origin,
     find_child,
@@ -139,7 +140,7 @@ def takes_record(
 # %% ../nbs/assessing/28_cli.ipynb #growth-options
 @dataclass(frozen=True, kw_only=True)
 class GrowthOptions:
-    "The options of `boneage assess` that compare a bone age with the child's age"
+    "The options of `boneage assess` and `boneage report` that compare a bone age with the child's age"
     age: Annotated[str|None, typer.Option(
         show_default=False,
         help="Chronological age with units, such as 10y6m or 126m; default: from the columns age, age_months "
@@ -256,7 +257,8 @@ def run_assessment(
 
 # %% ../nbs/assessing/28_cli.ipynb #growth-child-options
 def read_child_options(
-    options:AssessOptions,
+    options:GrowthOptions,
+    table:Path|None = None,  # of the option --sexes
 ) -> ChildOptions:
     "Read ages, dates and heights from the options and the table; end the program if one can't be read"
     texts, facts, children = (options.age, options.birth_date, options.study_date), None, {}
@@ -268,7 +270,7 @@ def read_child_options(
                                     for parse, text in zip((parse_age, parse_date, parse_date), texts))
             check_child(0, options.height_cm, options.sds_table)
             if texts != (None, None, None): facts = AgeFacts("given", months, 0, birth, study)
-        if options.sexes: children = read_children(options.sexes)
+        if table: children = read_children(table)
     except ValueError as error: fail(error)
     return ChildOptions(facts, options.height_cm, options.sds_table, children)
 
@@ -383,7 +385,7 @@ def assess(
     If a file cannot be read, an error names it, the other files are assessed, and the exit code is 1.
     """
     (table, rows), sex = _check_options(options), options.sex and options.sex.value
-    child_options = read_child_options(options)
+    child_options = read_child_options(options, options.sexes)
     with warnings.catch_warnings(action="ignore"), replace_stdin(options.paths) as (paths, restored):
         # Python's warnings are pydicom's, about headers; the results carry our own
         files, problems, passed_over = _collect_files(paths, rows)
@@ -458,6 +460,102 @@ def _save_chart(out, *arguments):
         with convert_write_errors(out), publish(out) as file:
             growth_chart(*arguments).savefig(file, format=out.suffix[1:].lower(), dpi=150)
     except (ValueError, OSError) as error: fail(format_error(out, error), 1)
+
+# %% ../nbs/assessing/28_cli.ipynb #report-command
+@dataclass(frozen=True)
+class ReportOptions(GrowthOptions):
+    "The options of `boneage report`"
+    path: Annotated[Path, typer.Argument(
+        metavar="FILE", show_default=False, help="Radiograph (PNG, JPEG, TIFF, DICOM).")]
+    out: Annotated[Path, typer.Option(
+        metavar="FILE", show_default=False,
+        help="The page: a PDF, which needs the package typst, or an HTML file.")]
+    sex: Annotated[GivenSex|None, typer.Option(
+        case_sensitive=False, show_default=False,
+        help="Sex of the child; default: from the table --visits or the DICOM header; unknown: do not read "
+             "it there.")] = None
+    visits: Annotated[Path|None, typer.Option(
+        metavar="TABLE", show_default=False,
+        help="Other visits of the child for the growth chart, as for boneage visits.")] = None
+    smallest_change: Annotated[float|None, typer.Option(
+        metavar="MONTHS", min=0, show_default=False,
+        help="Smallest detectable change of the bone age; without it, no pace is shown.")] = None
+    name: Annotated[str, typer.Option(
+        metavar="TEXT", show_default=False,
+        help="Text at the head of the page, such as a name or number; without it, neither name nor birth "
+             "date is on the page.")] = ""
+    dicom: Annotated[Path|None, typer.Option(
+        "--dicom", metavar="DIR", show_default=False,
+        help="Also write a Structured Report and a picture of the page as DICOM files in this folder; needs "
+             "the packages highdicom and typst.")] = None
+    weights: Annotated[Path|None, typer.Option(
+        metavar="DIR", show_default=False,
+        help="Run folder with fitted networks, such as work/phantom; default: the released networks.")] = None
+    device: Annotated[str|None, typer.Option(
+        show_default=False, help="cpu or cuda; default: a GPU if there is one.")] = None
+
+
+@app.command(epilog="Research use only: boneage is not a medical device.")
+@takes_record(ReportOptions)
+def report(
+    options:ReportOptions,
+):
+    """One page about a radiograph, as PDF or HTML.
+
+    \b
+    Bone age, interval and regions; compared with the child's age; with other visits:
+      boneage report hand.png --sex F --out report.pdf
+      boneage report hand.png --sex F --age 10y6m --height-cm 141 --out report.pdf
+      boneage report hand.dcm --visits visits.csv --out report.html
+    With DICOM objects for an archive:
+      boneage report hand.dcm --out report.pdf --dicom objects
+
+    Neither the name nor the birth date of a DICOM header is on the page. A name that is burnt into the
+    radiograph's pixels stays visible. DICOM objects carry the original's patient module.
+    """
+    from boneage.archives import read_original, write_objects
+    from boneage.documents import check_document, write_page
+    from boneage.inference import WeightsError
+    try:
+        check_document(options.out)
+        if options.dicom: read_original(options.path)
+        sex, visits = _find_visits(options)
+    except ValueError as error: fail(error)
+    _check_drawing()
+    child = read_child_options(options)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # pydicom's, about headers
+            page = _make_page(options, sex, visits, child)
+            write_page(options.out, page)
+            if options.dicom: write_objects(options.dicom, options.path, page)
+    except (WriteError, WeightsError) as error: fail(error, 2 if isinstance(error, WeightsError) else 1)
+    except (ValueError, OSError, MemoryError) as error: fail(format_error(options.path, error), 1)
+
+
+def _find_visits(options):
+    "The child's sex as it is given, or as in the table of its visits; and these visits"
+    sex = options.sex and options.sex.value
+    if not options.visits: return sex, []
+    from boneage.visits import read_visits
+    found, visits = read_visits(options.visits, None if sex == "unknown" else sex)
+    return sex or found, visits
+
+
+def _make_page(options, sex, visits, child):
+    "Assess the radiograph, and gather what the page shows"
+    from hashlib import sha256
+
+    from boneage.assessment import load_assessor  # imports PyTorch
+    from boneage.documents import Page, add_visit
+    from boneage.visits import find_paces
+    assessor, child_of = load_assessor(options.weights, options.device), partial(find_child, options=child)
+    image, result, age = assess_file(options.path, assessor, sex, child_of)
+    chosen = {name: str(getattr(options, name)) for name in ("sex", "smallest_change", *_GROWTH)}
+    fingerprint = sha256(options.path.read_bytes()).hexdigest()[:8]
+    origin = f"{describe_origin(options.weights, chosen, options.visits)}, radiograph {fingerprint}"
+    visits = add_visit(visits, result)
+    return Page(image, result, age, visits, find_paces(visits, options.smallest_change), options.sds_table,
+                printable(options.name), origin)
 
 # %% ../nbs/assessing/28_cli.ipynb #31
 def check_request(

@@ -14,7 +14,7 @@ SYSTEM_PYTHON = getattr(sys, "_base_executable", sys.executable)  # also where .
 DONE = VENV/"boneage-done"              # holds the fingerprint of what was installed
 UNFINISHED = VENV/"boneage-unfinished"  # there while an installation is under way
 REQUIREMENTS = "settings.ini", "setup.py", "pyproject.toml", "constraints.txt"
-EXTRAS = "research,dicom,reports,slurm,distributed,docs,dev,onnx,fine-tuning"
+EXTRAS = "research,dicom,reports,slurm,distributed,docs,dev,onnx,report,hospital,fine-tuning"
 # The exact versions; or, with NEWEST=1, the newest ones in the ranges of settings.ini
 PINS = () if os.environ.get("NEWEST") else ("-c", "constraints.txt")
 MERGE = ("PATH=.venv/bin:$PATH; if command -v nbdev-merge >/dev/null; "

@@ -10,7 +10,8 @@ __all__ = ['REGION_COLOURS', 'REGION_MARKERS', 'SEX_COLOURS', 'SEX_MARKERS', 'SE
            'mining_figure', 'mining_rounds_figure', 'key_points_figure', 'reference_lines',
            'mae_figure', 'ablation_figure', 'stages_figure', 'claims_figure', 'age_figure',
            'prediction_figure', 'bland_altman_figure', 'key_point_error_figure', 'quantile_figure',
-           'group_error_figure', 'history_figure', 'format_assessment', 'assessment_figure']
+           'group_error_figure', 'history_figure', 'format_assessment', 'stretch_contrast',
+           'region_corners', 'draw_distribution', 'assessment_figure']
 
 # %% ../../nbs/paper/61_figures.ipynb #02
 from textwrap import fill
@@ -520,55 +521,30 @@ def format_assessment(
     of_sex = dict(M="boy", F="girl").get(sex, "sex not given")
     return f"{months} months ({months // 12} y {months % 12} m){between}; {of_sex}"
 
-# %% ../../nbs/paper/61_figures.ipynb #53
-def assessment_figure(
-    image:np.ndarray,  # (H, W) float in [0, 1], as it was assessed
+# %% ../../nbs/paper/61_figures.ipynb #report-contrast
+def stretch_contrast(
+    image:np.ndarray, # (H, W) float
+    mask:np.ndarray,  # bool (H, W); empty: the whole image counts
+) -> np.ndarray:      # (H, W) in [0, 1]
+    "Stretch the grey values inside a mask to the whole range"
+    low, high = np.percentile(image[mask] if mask.any() else image, [1, 99.5])
+    return np.clip((image - low) / max(high - low, 1e-6), 0, 1)
+
+# %% ../../nbs/paper/61_figures.ipynb #report-corners
+def region_corners(
+    name:str,                    # of a region
+    frame_from_image:np.ndarray, # 3×3
+) -> np.ndarray:                 # (5, 2): the corners of its box, (x, y) pixels; the first one twice
+    "The box of a region on the radiograph"
+    box = REGIONS[name]
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * [box.width, box.height]
+    return transform(corners + [box.left, box.top], invert(frame_from_image))
+
+# %% ../../nbs/paper/61_figures.ipynb #report-distribution
+def draw_distribution(
+    axis,
     result:Assessment,
-    sex:str|None=None, # "M", "F" or None
-    title:str="",      # for example the file's name
-) -> Figure:
-    "Radiograph with mask, key points and regions; the registered regions; the distribution over the months"
-    figure = Figure(figsize=(9, 5.6), layout="constrained", dpi=100)  # pyplot is not safe in threads
-    mosaic = [["radiograph", *REGIONS], ["radiograph", *["months"]*len(REGIONS)]]
-    axes = figure.subplot_mosaic(mosaic, width_ratios=[1.7, 1, 1, 1], height_ratios=[1.15, 1])
-    _draw_assessed(axes["radiograph"], image, result)
-    _draw_regions(axes, image, result)
-    _draw_distribution(axes["months"], result)
-    numbers = format_assessment(result, sex)
-    lines = [f"{title}: {numbers}" if title else numbers, *(fill(f"⚠ {w}", 110) for w in result.warnings)]
-    figure.suptitle("\n".join(lines), fontsize=11, ha="left", x=0.01, parse_math=False)
-    return figure
-
-
-def _draw_assessed(axis, image, result):
-    "The radiograph with mask and key points; its contrast is stretched to the range inside the mask"
-    low, high = np.percentile(image[result.mask] if result.mask.any() else image, [1, 99.5])
-    show_radiograph(axis, np.clip((image - low) / max(high - low, 1e-6), 0, 1), result.mask)
-    for name, (x, y) in result.key_points.items():
-        axis.plot(x, y, "o", ms=7, mfc="none", mew=2, color=POINT_COLOURS[name])
-    axis.set_xlim(-0.5, image.shape[1] - 0.5)
-    axis.set_ylim(image.shape[0] - 0.5, -0.5)
-
-
-def _draw_regions(axes, image, result):
-    "Each region's box on the radiograph, and the region with its bone age; nothing without registration"
-    registered = np.isfinite(result.frame_from_image).all()
-    contrast = measure_contrast(image, result.mask) if registered else None
-    radiograph = RegisteredRadiograph(image, result.mask, contrast, result.frame_from_image)
-    for name, box in REGIONS.items():
-        axes[name].axis("off")
-        if not registered: continue
-        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * [box.width, box.height]
-        outline = transform(corners + [box.left, box.top], invert(result.frame_from_image))
-        axes["radiograph"].plot(*outline.T, color=REGION_COLOURS[name], lw=1)
-        months = result.region_months.get(name, np.nan)
-        region = region_image(radiograph, name, 0.2)
-        label = format_region(name) + ("" if np.isnan(months) else f"\n{months:.0f} months")
-        show_radiograph(axes[name], region, title=label)
-        axes[name].title.set_color(REGION_COLOURS[name])
-
-
-def _draw_distribution(axis, result):
+):
     "The distribution over the months with bone age and interval, or a text if there is no bone age"
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.set(yticks=[], xlabel="bone age, months", xticks=range(0, 241, 24), xlim=(0, 240))
@@ -583,3 +559,48 @@ def _draw_distribution(axis, result):
     if not np.isnan(result.interval_months[0]):
         axis.axvspan(*result.interval_months, color=REGION_COLOURS["ensemble"], alpha=0.08, lw=0)
     axis.set_ylim(0, None)
+
+# %% ../../nbs/paper/61_figures.ipynb #53
+def assessment_figure(
+    image:np.ndarray,  # (H, W) float in [0, 1], as it was assessed
+    result:Assessment,
+    sex:str|None=None, # "M", "F" or None
+    title:str="",      # for example the file's name
+) -> Figure:
+    "Radiograph with mask, key points and regions; the registered regions; the distribution over the months"
+    figure = Figure(figsize=(9, 5.6), layout="constrained", dpi=100)  # pyplot is not safe in threads
+    mosaic = [["radiograph", *REGIONS], ["radiograph", *["months"]*len(REGIONS)]]
+    axes = figure.subplot_mosaic(mosaic, width_ratios=[1.7, 1, 1, 1], height_ratios=[1.15, 1])
+    _draw_assessed(axes["radiograph"], image, result)
+    _draw_regions(axes, image, result)
+    draw_distribution(axes["months"], result)
+    numbers = format_assessment(result, sex)
+    lines = [f"{title}: {numbers}" if title else numbers, *(fill(f"⚠ {w}", 110) for w in result.warnings)]
+    figure.suptitle("\n".join(lines), fontsize=11, ha="left", x=0.01, parse_math=False)
+    return figure
+
+
+def _draw_assessed(axis, image, result):
+    "The radiograph with mask and key points"
+    show_radiograph(axis, stretch_contrast(image, result.mask), result.mask)
+    for name, (x, y) in result.key_points.items():
+        axis.plot(x, y, "o", ms=7, mfc="none", mew=2, color=POINT_COLOURS[name])
+    axis.set_xlim(-0.5, image.shape[1] - 0.5)
+    axis.set_ylim(image.shape[0] - 0.5, -0.5)
+
+
+def _draw_regions(axes, image, result):
+    "Each region's box on the radiograph, and the region with its bone age; nothing without registration"
+    registered = np.isfinite(result.frame_from_image).all()
+    contrast = measure_contrast(image, result.mask) if registered else None
+    radiograph = RegisteredRadiograph(image, result.mask, contrast, result.frame_from_image)
+    for name in REGIONS:
+        axes[name].axis("off")
+        if not registered: continue
+        corners = region_corners(name, result.frame_from_image)
+        axes["radiograph"].plot(*corners.T, color=REGION_COLOURS[name], lw=1)
+        months = result.region_months.get(name, np.nan)
+        region = region_image(radiograph, name, 0.2)
+        label = format_region(name) + ("" if np.isnan(months) else f"\n{months:.0f} months")
+        show_radiograph(axes[name], region, title=label)
+        axes[name].title.set_color(REGION_COLOURS[name])
