@@ -134,6 +134,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'boneage.cli.Commands.invoke': ('assessing/cli.html#commands.invoke', 'boneage/cli.py'),
                              'boneage.cli.GivenSex': ('assessing/cli.html#givensex', 'boneage/cli.py'),
                              'boneage.cli.GrowthOptions': ('assessing/cli.html#growthoptions', 'boneage/cli.py'),
+                             'boneage.cli.NetworkOptions': ('assessing/cli.html#networkoptions', 'boneage/cli.py'),
                              'boneage.cli.ReleaseOptions': ('assessing/cli.html#releaseoptions', 'boneage/cli.py'),
                              'boneage.cli.ReportOptions': ('assessing/cli.html#reportoptions', 'boneage/cli.py'),
                              'boneage.cli.Sex': ('assessing/cli.html#sex', 'boneage/cli.py'),

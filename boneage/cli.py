@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'CHART_FORMATS', 'fail', 'Commands', 'needs_extra', 'main', 'Sex', 'GivenSex',
-           'takes_record', 'GrowthOptions', 'AssessOptions', 'replace_stdin', 'run_assessment',
-           'read_child_options', 'assess', 'VisitsOptions', 'visits', 'ReportOptions', 'report',
-           'check_request', 'phantom', 'paper', 'ReleaseOptions', 'release', 'export']
+           'takes_record', 'NetworkOptions', 'GrowthOptions', 'AssessOptions', 'replace_stdin',
+           'run_assessment', 'read_child_options', 'assess', 'VisitsOptions', 'visits',
+           'ReportOptions', 'report', 'check_request', 'phantom', 'paper', 'ReleaseOptions',
+           'release', 'export']
 
 # %% ../nbs/assessing/28_cli.ipynb #02
 import errno
@@ -139,6 +140,16 @@ def takes_record(
 
 # %% ../nbs/assessing/28_cli.ipynb #growth-options
 @dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    "The options of `boneage assess` and `boneage report` about the networks"
+    weights: Annotated[Path|None, typer.Option(
+        metavar="DIR", show_default=False,
+        help="Run folder with fitted networks, such as work/phantom; default: the released networks.")] = None
+    device: Annotated[str|None, typer.Option(
+        show_default=False, help="cpu or cuda; default: a GPU if there is one.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class GrowthOptions:
     "The options of `boneage assess` and `boneage report` that compare a bone age with the child's age"
     age: Annotated[str|None, typer.Option(
@@ -159,7 +170,7 @@ class GrowthOptions:
 
 # %% ../nbs/assessing/28_cli.ipynb #16
 @dataclass(frozen=True)
-class AssessOptions(GrowthOptions):
+class AssessOptions(GrowthOptions, NetworkOptions):
     "The options of `boneage assess`"
     paths: Annotated[list[str], typer.Argument(
         metavar="PATH", show_default=False,
@@ -190,11 +201,6 @@ class AssessOptions(GrowthOptions):
         "--save-figure", metavar="DIR", show_default=False,
         help="Write a figure of each assessment (radiograph, mask, key points, regions, distribution over "
              "the months) as a PNG in this folder.")] = None
-    weights: Annotated[Path|None, typer.Option(
-        metavar="DIR", show_default=False,
-        help="Run folder with fitted networks, such as work/phantom; default: the released networks.")] = None
-    device: Annotated[str|None, typer.Option(
-        show_default=False, help="cpu or cuda; default: a GPU if there is one.")] = None
 
 # %% ../nbs/assessing/28_cli.ipynb #field-stdin
 @contextmanager
@@ -463,7 +469,7 @@ def _save_chart(out, *arguments):
 
 # %% ../nbs/assessing/28_cli.ipynb #report-command
 @dataclass(frozen=True)
-class ReportOptions(GrowthOptions):
+class ReportOptions(GrowthOptions, NetworkOptions):
     "The options of `boneage report`"
     path: Annotated[Path, typer.Argument(
         metavar="FILE", show_default=False, help="Radiograph (PNG, JPEG, TIFF, DICOM).")]
@@ -488,11 +494,6 @@ class ReportOptions(GrowthOptions):
         "--dicom", metavar="DIR", show_default=False,
         help="Also write a Structured Report and a picture of the page as DICOM files in this folder; needs "
              "the packages highdicom and typst.")] = None
-    weights: Annotated[Path|None, typer.Option(
-        metavar="DIR", show_default=False,
-        help="Run folder with fitted networks, such as work/phantom; default: the released networks.")] = None
-    device: Annotated[str|None, typer.Option(
-        show_default=False, help="cpu or cuda; default: a GPU if there is one.")] = None
 
 
 @app.command(epilog="Research use only: boneage is not a medical device.")

@@ -24,6 +24,27 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    "Tiny networks with known predictions"
+    from tiny_models import write_tiny_models
+    return write_tiny_models(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def image():
+    "A small phantom without defects"
+    from boneage.synthetic.phantoms import make_phantom
+    return make_phantom(3, 1, shape=(300, 240), defects={}).image
+
+
+@pytest.fixture
+def png(tmp_path, image) -> Path:
+    "The phantom as a file"
+    from boneage.radiographs import write_radiograph
+    return write_radiograph(tmp_path/"hand.png", image)
+
+
 def copy_project(folder: Path) -> Path:
     "Link or copy what a run reads into an empty folder, so that runs do not share files"
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,15 +7,12 @@ from pathlib import Path
 import pydicom
 import pytest
 from pydicom.uid import generate_uid
+from test_documents import report
 from test_growth import write_dicom
-from tiny_models import write_tiny_models
-from typer.testing import CliRunner
 
 import boneage.archives
 from boneage.archives import CODES
-from boneage.cli import app
 from boneage.radiographs import write_radiograph
-from boneage.synthetic.phantoms import make_phantom
 
 installed = pytest.mark.skipif(not (find_spec("highdicom") and find_spec("typst")),
                                reason="highdicom or typst is not installed")
@@ -25,25 +22,9 @@ PATIENT = dict(PatientName="Phantom^Née", PatientID="PATIENT-4711", PatientSex=
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory): return write_tiny_models(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def image(): return make_phantom(3, 1, shape=(300, 240), defects={}).image
-
-
-@pytest.fixture(scope="module")
 def original(tmp_path_factory, image):
     return write_dicom(tmp_path_factory.mktemp("study")/"hand.dcm", image, **PATIENT,
                        StudyInstanceUID=generate_uid(), SeriesInstanceUID=generate_uid())
-
-
-def report(models, *arguments) -> tuple[int, str]:
-    "Exit code and standard error of `boneage report`"
-    words = ["report", *arguments, "--weights", models, "--device", "cpu"]
-    done = CliRunner().invoke(app, list(map(str, words)))
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -13,17 +13,6 @@ from typer.testing import CliRunner
 import boneage
 from boneage.cli import app
 from boneage.radiographs import write_radiograph
-from boneage.synthetic.phantoms import make_phantom
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return write_tiny_models(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def image():
-    return make_phantom(3, 1, shape=(300, 240), defects={}).image
 
 
 @pytest.fixture

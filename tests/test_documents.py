@@ -12,17 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_cli import call
 from test_growth import write_dicom
-from tiny_models import write_tiny_models
-from typer.testing import CliRunner
 
 import boneage.documents
 from boneage.assessment import load_assessor
-from boneage.cli import app
 from boneage.documents import Page, page_pdf, page_pictures, page_text
 from boneage.growth import BoneAge, ChronologicalAge
-from boneage.radiographs import write_radiograph
-from boneage.synthetic.phantoms import make_phantom
 from boneage.visits import Visit
 
 DATA = Path(__file__).resolve().parent.parent/"boneage"/"data"
@@ -33,24 +29,10 @@ VISITS = """age,sex,bone_age_months,interval_low,interval_high
 """
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory): return write_tiny_models(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def image(): return make_phantom(3, 1, shape=(300, 240), defects={}).image
-
-
-@pytest.fixture
-def png(tmp_path, image): return write_radiograph(tmp_path/"hand.png", image)
-
-
 def report(models, *arguments) -> tuple[int, str]:
     "Exit code and standard error of `boneage report`"
-    words = ["report", *arguments, "--weights", models, "--device", "cpu"]
-    done = CliRunner().invoke(app, list(map(str, words)))
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, done.stderr
+    code, _, err = call("report", *arguments, "--weights", models, "--device", "cpu")
+    return code, err
 
 
 def visible(path: Path) -> str:

@@ -19,20 +19,9 @@ from typer.testing import CliRunner
 from boneage.assessment import load_assessor
 from boneage.cli import app
 from boneage.radiographs import RadiographWarning, open_radiograph, write_radiograph
-from boneage.synthetic.phantoms import make_phantom
 
 pytest.importorskip("pydicom")
 from test_radiographs import as_bits, dicom, save_dicom  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return write_tiny_models(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def image():
-    return make_phantom(3, 1, shape=(300, 240), defects={}).image
 
 
 def hospital(folder, image):

@@ -14,14 +14,11 @@ import numpy as np
 import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
-from tiny_models import write_tiny_models
 from typer.testing import CliRunner
 
 from boneage.assessment import load_assessor
 from boneage.cli import app
 from boneage.growth import UNCHECKED, BoneAge, assess_growth, read_reference_tables
-from boneage.radiographs import write_radiograph
-from boneage.synthetic.phantoms import make_phantom
 
 DATA = Path(__file__).resolve().parent.parent/"boneage"/"data"
 
@@ -107,18 +104,6 @@ def test_each_table_states_where_it_comes_from(name):
 
 
 # ------------------------------------------------------------------ what `boneage assess` prints and writes
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory): return write_tiny_models(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def image(): return make_phantom(3, 1, shape=(300, 240), defects={}).image
-
-
-@pytest.fixture
-def png(tmp_path, image): return write_radiograph(tmp_path/"hand.png", image)
-
 
 def write_dicom(path: Path, image: np.ndarray, **header) -> Path:
     "A phantom as a DICOM file with these entries in its header"

@@ -23,6 +23,7 @@ from .claims import CLAIM_COLUMNS, compare_mae, format_claims, verdict_of_order
 from .evaluation import add_holm, estimate_over_fits, gather_predictions
 from .figures import LEGEND, MIDDLE_GREY, REGION_COLOURS, create_axes
 from .pipeline import curve_parts, part_name
+from .publication import markdown_table
 
 # %% ../../nbs/paper/69_learning_curve.ipynb #lc-gather
 def gather_curve(
@@ -150,12 +151,11 @@ def format_verdicts(
     best = ensembles.loc[ensembles.mae.idxmin()]
     order = shown["pooled_claims"]
     order = verdict_of_order(order[order.claim.isin(SHOWN_CLAIMS["pooled_claims"][:3])])
-    lines = [f"**The paper's claims, on {count['train']:,} radiographs for training and "
-             f"{count['validation']:,} held out, at 100×100 pixels.** The best ensemble has a mean absolute "
-             f"error of {best.mae:.2f} months ({best.low:.2f} to {best.high:.2f}). The order carpals > "
-             f"metacarpals > hand > ensemble as a whole: {order}.", "",
-             "| claim | difference, months (95 % interval) | verdict |", "|:--|--:|:--|"]
-    for table in shown.values():
-        lines += [f"| {row.Index} | {row.here} | {row.verdict} |" for row in
-                  format_claims(table).rename(columns={"here, months": "here"}).itertuples()]
-    return "\n".join(lines)
+    text = (f"**The paper's claims, on {count['train']:,} radiographs for training and "
+            f"{count['validation']:,} held out, at 100×100 pixels.** The best ensemble has a mean absolute "
+            f"error of {best.mae:.2f} months ({best.low:.2f} to {best.high:.2f}). The order carpals > "
+            f"metacarpals > hand > ensemble as a whole: {order}.")
+    claims = pd.concat([format_claims(table) for table in shown.values()]).reset_index(names="claim")
+    claims = claims.rename(columns={"here, months": "difference, months (95 % interval)"})
+    table = markdown_table(claims[["claim", "difference, months (95 % interval)", "verdict"]])
+    return f"{text}\n\n{table}"
