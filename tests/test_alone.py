@@ -70,6 +70,7 @@ def alone(tmp_path_factory):
     lines = ["phantom demo", f"assess {hand} --sex F --weights {models} --csv ages.csv", "visits visits.csv",
              "export --huggingface repository",
              f"assess {hand} --sex F --weights {models} --save-figure figures",
+             f"report {hand} --sex F --weights {models} --out report.html",
              "visits visits.csv --out chart.png", "paper", "release --data demo", "export exported"]
     arguments = json.dumps(hidden_modules()), json.dumps([line.split() for line in lines])
     program = [sys.executable, "-c", ALONE, *arguments]
@@ -86,7 +87,8 @@ def test_assessing_needs_no_extra(alone):
     assert "bone age 95 months" in outcomes[list(outcomes)[1]][1]
 
 
-EXTRAS = dict(assess="research", visits="research", paper="reports", release="fine-tuning", export="onnx")
+EXTRAS = dict(assess="research", report="research", visits="research", paper="reports",
+              release="fine-tuning", export="onnx")
 
 
 def test_a_command_names_the_extra_that_it_needs(alone):
