@@ -1128,6 +1128,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'boneage.radiographs._displayed': ('assessing/radiographs.html#_displayed', 'boneage/radiographs.py'),
                                      'boneage.radiographs._fit_range': ('assessing/radiographs.html#_fit_range', 'boneage/radiographs.py'),
                                      'boneage.radiographs._greys': ('assessing/radiographs.html#_greys', 'boneage/radiographs.py'),
+                                     'boneage.radiographs._jpeg_complaints': ( 'assessing/radiographs.html#_jpeg_complaints',
+                                                                               'boneage/radiographs.py'),
                                      'boneage.radiographs._padding': ('assessing/radiographs.html#_padding', 'boneage/radiographs.py'),
                                      'boneage.radiographs._read_pixels': ( 'assessing/radiographs.html#_read_pixels',
                                                                            'boneage/radiographs.py'),

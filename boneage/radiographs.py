@@ -286,12 +286,17 @@ def captured_stderr(
             os.close(before)
 
 # %% ../nbs/assessing/01_radiographs.ipynb #33
+def _jpeg_complaints(is_jpeg):
+    "Collect what a decoder of JPEG prints about damaged pixels in the block"
+    return captured_stderr(("Corrupt JPEG data", "Premature end of JPEG")) if is_jpeg else nullcontext([])
+
+
 def _decode(data, kind):
     "An image as OpenCV decodes it, None if it can't, and the decoder's complaints"
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    flags, begin = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH, ("Corrupt JPEG data", "Premature end of JPEG")
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
     try:
-        with captured_stderr(begin) if kind == "JPEG" else nullcontext([]) as complaints:
+        with _jpeg_complaints(kind == "JPEG") as complaints:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error: image = None
     finally: cv2.utils.logging.setLogLevel(level)
@@ -608,11 +613,14 @@ def _read_pixels(header, path, warn):
     # an overlay may be stored in the bits above those of the image: pydicom removes it
     overlay = any(element.tag.group >> 8 == 0x60 for element in header)
     clean = overlay or header.get("PixelRepresentation") == 1
-    pixels = pixel_array(header, index=0 if frames > 1 else None, correct_unused_bits=clean)
-    if header.file_meta.get("TransferSyntaxUID") in JPEG_SYNTAXES and header.BitsStored <= 8:
+    is_jpeg = header.file_meta.get("TransferSyntaxUID") in JPEG_SYNTAXES
+    with _jpeg_complaints(is_jpeg) as complaints:
+        pixels = pixel_array(header, index=0 if frames > 1 else None, correct_unused_bits=clean)
+    if is_jpeg and not complaints and header.BitsStored <= 8:  # not every decoder of pydicom complains
         from pydicom.encaps import generate_frames
         jpeg = next(generate_frames(header.PixelData, number_of_frames=max(1, frames)))
-        _warn_of_damage(_decode(jpeg, "JPEG")[1], warn)  # pydicom's decoders don't tell
+        complaints = _decode(jpeg, "JPEG")[1]
+    _warn_of_damage(complaints, warn)
     if header.PhotometricInterpretation == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
         pixels = apply_color_lut(pixels, header)

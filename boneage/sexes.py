@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from .files import truncate_text
-from .tables import BLANK, parse_sex, plain_number, read_rows
+from .tables import BLANK, TableError, parse_sex, plain_number, read_rows
 
 # %% ../nbs/assessing/19_sexes.ipynb #sexes-sexes
 ID_COLUMNS = ("path", "file", "filename", "file_name", "id", "image_id", "case_id")
@@ -23,28 +23,28 @@ _UNKNOWN = BLANK | {"o", "u", "other", "unknown", "?", "-"}
 def read_sexes(
     path:Path,            # CSV with a column of ids, file names or paths, and a column `sex` or `male`
 ) -> dict[str, str|None]: # name as it is written → "M", "F", or None if unknown
-    "Read a table of sexes; the `ValueError` for a wrong row names the row"
+    "Read a table of sexes; the `TableError` for a wrong row names the row"
     columns, rows = read_rows(path)
     ids, sexes = ([name for name in names if name in columns] for names in (ID_COLUMNS, SEX_COLUMNS))
     if not ids or not sexes:
-        raise ValueError(f"{path} needs a column of ids ({', '.join(ID_COLUMNS)}) "
+        raise TableError(f"{path} needs a column of ids ({', '.join(ID_COLUMNS)}) "
                          "and a column sex (M, F) or male (True, False).")
     found = {}
     for number, row in rows.items():
         name, place = row[ids[0]], f"{path}, row {number}"
-        if not name: raise ValueError(f"{place} has no {ids[0]}.")
+        if not name: raise TableError(f"{place} has no {ids[0]}.")
         known = {found.get(name), *(_read_sex(row[column], column, place, name) for column in sexes)}
         if known >= {"M", "F"}:
-            raise ValueError(f"{place}: {truncate_text(name, 60)} has both sexes in this table.")
+            raise TableError(f"{place}: {truncate_text(name, 60)} has both sexes in this table.")
         found[name] = next(iter(known - {None}), None)
     return found
 
 
 def _read_sex(cell, column, place, name):
-    "The sex in a cell, or None if it is unknown; `ValueError` if the cell is neither"
+    "The sex in a cell, or None if it is unknown; `TableError` if the cell is neither"
     sex = parse_sex(cell, column)
     if sex is None and cell.lower() not in _UNKNOWN:
-        raise ValueError(f"{place}: the sex of {truncate_text(name, 60)} is {truncate_text(repr(cell), 60)}; "
+        raise TableError(f"{place}: the sex of {truncate_text(name, 60)} is {truncate_text(repr(cell), 60)}; "
                          "expected M or F, or True or False in the column male.")
     return sex
 

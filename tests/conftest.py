@@ -51,7 +51,7 @@ def copy_project(folder: Path) -> Path:
     for name in ("boneage", "nbs", "howto", "play", "tools", "benchmarks"):
         (folder/name).symlink_to(PROJECT/name)
     shutil.copytree(PROJECT/"reports", folder/"reports")
-    for name in ("Snakefile", "_quarto.yml", "README.md", "pyproject.toml", "settings.ini"):
+    for name in ("Snakefile", "_quarto.yml", "README.md", "CITATION.cff", "pyproject.toml", "settings.ini"):
         shutil.copy(PROJECT/name, folder/name)
     return folder
 
