@@ -15,10 +15,11 @@ import csv
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from errno import EDQUOT, ENOSPC
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -469,9 +470,6 @@ def figure_names(
     return {path: named(path, name) for path, name in plain.items()}
 
 # %% ../nbs/assessing/22_batches.ipynb #59
-_DRAWING = Lock()  # matplotlib draws one figure at a time
-
-
 def save_figure(
     target:Path,  # PNG to write
     path:Path,    # file of the radiograph, for the title
@@ -483,7 +481,7 @@ def save_figure(
     from boneage.files import publish
     from boneage.paper.figures import assessment_figure  # imports matplotlib and pandas
     from boneage.radiographs import FIGURE_MARK
-    with _DRAWING, publish(target) as file:
+    with publish(target) as file:
         figure = assessment_figure(image, result, sex, printable(path.name))
         figure.savefig(file, format="png", dpi=110, metadata={"Title": FIGURE_MARK})
 
@@ -504,31 +502,35 @@ def assess_file(
     return source.image, replace(result, warnings=[*result.warnings, *added]), age
 
 # %% ../nbs/assessing/22_batches.ipynb #62
+_WRITING = Lock()  # matplotlib draws one figure at a time
+
+
 def assess_files(
     files:list[Path],
     assessor,                       # a `boneage.assessment.Assessor`
     sex_of:Callable[[Path], tuple], # file → its sex and the source of the sex
-    figures:Path|None = None,       # folder for the figures; None: no figures
+    outputs:Mapping[str, Callable]|None = None,    # what → writes it, from path and results of `assess_file`
     child_of:Callable[[Path], tuple]|None = None,  # file → from `find_child`
     workers:int|None = None,        # number of threads; None: one for each core, at most eight
-) -> Iterator[dict|str]: # records, and error messages about files that can't be assessed or drawn
+) -> Iterator[dict|str]: # records, and error messages about files that can't be assessed or written
     "Assess many files in parallel; report and skip damaged files"
     from boneage.inference import WeightsError
-    names = figure_names(files)
     def assess(path):
-        sex, sex_from = sex_of(path)
+        (sex, sex_from), problems = sex_of(path), []
         image, result, age = assess_file(path, assessor, sex, child_of)
-        def draw(path): save_figure(figures/names[path], path, image, result, result.sex)
-        record = assessment_record(path, sex, sex_from, result) | growth_part(age, result.growth)
-        return record, attempt(draw, path) if figures else None
+        for what, write in (outputs or {}).items():
+            with _WRITING: error = attempt(partial(write, path, image, result), age)
+            if isinstance(error, Exception):
+                reason = " ".join(str(error).replace(f"{path}: ", "").split())
+                problems.append(f"{printable(path)} was assessed, but its {what} could not be written: "
+                                f"{reason}")
+        return assessment_record(path, sex, sex_from, result) | growth_part(age, result.growth), problems
     with parallel_map(len(files), workers) as parallel:
         for path, outcome in parallel(assess, files):
             if isinstance(outcome, WeightsError): raise outcome  # all other files would fail, too
             if isinstance(outcome, Exception):
                 yield format_error(path, outcome)
                 continue
-            record, drawing_error = outcome
+            record, problems = outcome
             yield record
-            if drawing_error is not None:
-                reason = " ".join(str(drawing_error).split())
-                yield f"{printable(path)} was assessed, but its figure could not be drawn: {reason}"
+            yield from problems

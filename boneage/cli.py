@@ -37,6 +37,7 @@ from boneage.batches import (
     assess_file,
     assess_files,
     describe_origin,
+    figure_names,
     find_child,
     find_files,
     find_sex,
@@ -45,6 +46,7 @@ from boneage.batches import (
     match_children,
     progress,
     read_children,
+    save_figure,
     summarise_passed_over,
     unused_columns,
 )
@@ -201,6 +203,10 @@ class AssessOptions(GrowthOptions, NetworkOptions):
         "--save-figure", metavar="DIR", show_default=False,
         help="Write a figure of each assessment (radiograph, mask, key points, regions, distribution over "
              "the months) as a PNG in this folder.")] = None
+    dicom: Annotated[Path|None, typer.Option(
+        "--dicom", metavar="DIR", show_default=False,
+        help="Write a Structured Report and a page for each DICOM file as DICOM objects in this folder; "
+             "needs the packages highdicom and typst.")] = None
 
 # %% ../nbs/assessing/28_cli.ipynb #field-stdin
 @contextmanager
@@ -252,7 +258,7 @@ def run_assessment(
             step()
         try:
             assessor = load_assessor(options.weights, options.device)
-            for outcome in assess_files(files, assessor, sex_of, options.save_figure, child_of,
+            for outcome in assess_files(files, assessor, sex_of, _find_outputs(options, files), child_of,
                                         options.workers):
                 (on_error if isinstance(outcome, str) else done)(outcome)
         except WriteError as error: fail(error, 1)
@@ -260,6 +266,40 @@ def run_assessment(
     if after_bar:
         for record in records: show(record)
     return problems, records
+
+
+def _find_outputs(options, files):
+    "What is written for each radiograph beside its record → the function that writes it"
+    outputs, names = {}, figure_names(files)
+    if options.save_figure:
+        def draw(path, image, result, age):
+            save_figure(options.save_figure/names[path], path, image, result, result.sex)
+        outputs["figure"] = draw
+    if options.dicom:
+        from boneage.archives import object_writer
+        outputs["DICOM objects"] = object_writer(
+            options.dicom, partial(_make_page, _describe_origin(options, options.sexes), options, []))
+    return outputs
+
+
+def _make_page(origin, options, visits, path, image, result, age):
+    "The page about a radiograph, which is added to the child's visits"
+    from hashlib import sha256
+
+    from boneage.documents import Page, add_visit
+    from boneage.visits import find_paces
+    visits = add_visit(visits, result)
+    paces = find_paces(visits, getattr(options, "smallest_change", None))
+    origin = f"{origin}, radiograph {sha256(path.read_bytes()).hexdigest()[:8]}"
+    return Page(image, result, age, visits, paces, options.sds_table, printable(getattr(options, "name", "")),
+                origin)
+
+
+def _describe_origin(options, table):
+    "What the page of a command's radiograph is made with"
+    names = ("sex", "smallest_change", *_GROWTH)
+    chosen = {name: str(value) for name, value in vars(options).items() if name in names}
+    return describe_origin(options.weights, chosen, table)
 
 # %% ../nbs/assessing/28_cli.ipynb #growth-child-options
 def read_child_options(
@@ -294,27 +334,34 @@ def _check_options(
     options:AssessOptions,
 ) -> tuple[dict, RecordTable|None]: # sexes by name; the table of results
     "Check that the options are valid together, read the table of sexes, and open the destinations"
-    figures = options.save_figure
+    folders = {"--save-figure": options.save_figure, "--dicom": options.dicom}
+    folders = {option: folder for option, folder in folders.items() if folder}
     if options.sex and options.sexes: fail("Give either --sex or --sexes, not both.")
     if options.as_json and options.as_jsonl: fail("Give either --json or --jsonl, not both.")
     if options.resume and (options.csv_file is None or str(options.csv_file) == "-"):
         fail("--resume continues the table of --csv: give its file.")
-    if figures and figures.exists() and not figures.is_dir():
-        fail(f"{figures} is a file: --save-figure needs a folder.")
+    for option, folder in folders.items():
+        if folder.exists() and not folder.is_dir(): fail(f"{folder} is a file: {option} needs a folder.")
     try:
-        if figures:
-            figures.mkdir(parents=True, exist_ok=True)
-            if not os.access(figures, os.W_OK): raise WriteError(f"{figures} can't be written.")
-        if figures: _check_drawing()
+        for folder in folders.values(): _open_folder(folder)
+        if folders: _check_drawing()
+        if options.dicom: import_module("boneage.archives").check_packages()
         table = read_sexes(options.sexes) if options.sexes else {}
         if not options.csv_file: return table, None
         rows = RecordTable(options.csv_file, options.resume)
         chosen = {name: str(getattr(options, name)) for name in ("sex", *_GROWTH)}
+        chosen |= dict.fromkeys(folders, "given")  # rows that a resumed table has get no figure or object
         rows.set_origin(describe_origin(options.weights, chosen, options.sexes))
         return table, rows
-    except OSError as error:
-        fail(error if isinstance(error, WriteError) else f"{figures} can't be written: {error.strerror}.", 1)
+    except WriteError as error: fail(error, 1)
     except ValueError as error: fail(error)
+
+
+def _open_folder(folder):
+    "Create a folder for results, or raise `WriteError`"
+    try: folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error: raise WriteError(f"{folder} can't be written: {error.strerror}.") from error
+    if not os.access(folder, os.W_OK): raise WriteError(f"{folder} can't be written.")
 
 
 def _find_sexes(
@@ -383,6 +430,8 @@ def assess(
       boneage assess radiographs/ --sexes sexes.csv --csv ages.csv --resume
     Compare the bone age with the child's age, and predict the adult height:
       boneage assess hand.png --sex F --age 10y6m --height-cm 141
+    Write DICOM objects for an archive:
+      boneage assess study/ --csv ages.csv --dicom objects
 
     Without --sex and --sexes, the sex is read from the DICOM header. If no sex is known, only the networks
     for both sexes are used, and their predictions are less accurate. The child's age is taken from --age or
@@ -515,6 +564,7 @@ def report(
     radiograph's pixels stays visible. DICOM objects carry the original's patient module.
     """
     from boneage.archives import read_original, write_objects
+    from boneage.assessment import load_assessor  # imports PyTorch
     from boneage.documents import check_document, write_page
     from boneage.inference import WeightsError
     try:
@@ -526,7 +576,10 @@ def report(
     child = read_child_options(options)
     try:
         with warnings.catch_warnings(action="ignore"):  # pydicom's, about headers
-            page = _make_page(options, sex, visits, child)
+            assessor = load_assessor(options.weights, options.device)
+            assessed = assess_file(options.path, assessor, sex, partial(find_child, options=child))
+            page = _make_page(_describe_origin(options, options.visits), options, visits, options.path,
+                              *assessed)
             write_page(options.out, page)
             if options.dicom: write_objects(options.dicom, options.path, page)
     except (WriteError, WeightsError) as error: fail(error, 2 if isinstance(error, WeightsError) else 1)
@@ -540,23 +593,6 @@ def _find_visits(options):
     from boneage.visits import read_visits
     found, visits = read_visits(options.visits, None if sex == "unknown" else sex)
     return sex or found, visits
-
-
-def _make_page(options, sex, visits, child):
-    "Assess the radiograph, and gather what the page shows"
-    from hashlib import sha256
-
-    from boneage.assessment import load_assessor  # imports PyTorch
-    from boneage.documents import Page, add_visit
-    from boneage.visits import find_paces
-    assessor, child_of = load_assessor(options.weights, options.device), partial(find_child, options=child)
-    image, result, age = assess_file(options.path, assessor, sex, child_of)
-    chosen = {name: str(getattr(options, name)) for name in ("sex", "smallest_change", *_GROWTH)}
-    fingerprint = sha256(options.path.read_bytes()).hexdigest()[:8]
-    origin = f"{describe_origin(options.weights, chosen, options.visits)}, radiograph {fingerprint}"
-    visits = add_visit(visits, result)
-    return Page(image, result, age, visits, find_paces(visits, options.smallest_change), options.sds_table,
-                printable(options.name), origin)
 
 # %% ../nbs/assessing/28_cli.ipynb #31
 def check_request(

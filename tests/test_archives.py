@@ -1,12 +1,15 @@
 """The DICOM objects of an assessment: read back with pydicom and, where installed, by validators"""
+import csv
 import shutil
 import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pydicom
 import pytest
 from pydicom.uid import generate_uid
+from test_cli import call
 from test_documents import report
 from test_growth import write_dicom
 
@@ -112,3 +115,52 @@ def test_without_highdicom_is_one_sentence(models, original, tmp_path, monkeypat
     code, err = report(models, original, "--out", tmp_path/"page.html", "--dicom", tmp_path/"objects")
     assert (code, err.count("\n")) == (2, 1) and 'pip install ".[hospital]"' in err
     assert list(tmp_path.iterdir()) == []
+
+
+# A command whose process is killed while the second Structured Report is made
+KILLED = """import os, signal, sys
+import boneage.archives as archives
+from boneage.cli import app
+make, calls = archives.structured_report, []
+def structured_report(*arguments):
+    calls.append(1)
+    if len(calls) == 2: os.kill(os.getpid(), signal.SIGKILL)
+    return make(*arguments)
+archives.structured_report = structured_report
+app(sys.argv[1:])
+"""
+
+
+@installed
+def test_folder_with_one_broken_file_killed_and_resumed(models, image, tmp_path):
+    study = tmp_path/"study"
+    study.mkdir()
+    for number in range(4):
+        write_dicom(study/f"{number}.dcm", image, StudyInstanceUID="1.2.3", SeriesInstanceUID="1.2.3.4")
+    whole = (study/"1.dcm").read_bytes()
+    (study/"1.dcm").write_bytes(whole[:400])
+    arguments = ["assess", study, "--csv", tmp_path/"ages.csv", "--dicom", tmp_path/"objects"]
+    arguments += ["--weights", models]
+    words = [sys.executable, "-c", KILLED, *map(str, arguments)]
+    assert subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode < 0
+    assert len(list((tmp_path/"objects").glob("[!.]*.dcm"))) == 2  # those of the first row
+    code, out, err = call(*arguments, "--resume")
+    assert code == 1 and "1 of 4 radiographs are in" in err and out.count(": bone age") == 2
+    assert [line for line in err.splitlines() if "1.dcm" in line and "assessed" not in line], err
+    with (tmp_path/"ages.csv").open() as file: rows = [Path(row["path"]).name for row in csv.DictReader(file)]
+    assert rows == ["0.dcm", "2.dcm", "3.dcm"]
+    names = [path.name for path in (tmp_path/"objects").iterdir()]
+    uids = [pydicom.dcmread(study/name).SOPInstanceUID for name in rows]
+    assert sorted(names) == sorted(f"{uid}-{kind}.dcm" for uid in uids for kind in ("capture", "report"))
+    assert call(*arguments, "--resume")[0] == 1 and len(list((tmp_path/"objects").iterdir())) == 6
+
+
+@installed
+def test_files_without_an_identifier_of_their_own_are_named(models, image, png, tmp_path):
+    first = write_dicom(tmp_path/"a.dcm", image, StudyInstanceUID="1.2.3", SeriesInstanceUID="1.2.3.4")
+    shutil.copy(first, tmp_path/"b.dcm")
+    arguments = [first, tmp_path/"b.dcm", png, "--dicom", tmp_path/"objects", "--weights", models]
+    code, out, err = call("assess", *arguments)
+    assert code == 1 and out.count(": bone age") == 3 and len(list((tmp_path/"objects").iterdir())) == 2
+    assert f"b.dcm was assessed, but its DICOM objects could not be written: {first} has the same" in err
+    assert "hand.png was assessed, but its DICOM objects could not" in err and "no DICOM file" in err

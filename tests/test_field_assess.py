@@ -288,7 +288,7 @@ def test_a_killed_run_is_resumed(tmp_path, models, image):
     arguments = ["assess", str(tmp_path/"hands"), "--csv", str(tmp_path/"ages.csv"), "--weights", str(models)]
     child = subprocess.Popen([sys.executable, "-c", SLOW, *arguments], stdout=subprocess.DEVNULL,
                              stderr=subprocess.DEVNULL)
-    deadline = time.time() + 60
+    deadline = time.time() + 300
     while time.time() < deadline and not (tmp_path/"ages.csv").exists(): time.sleep(0.02)
     while time.time() < deadline and (tmp_path/"ages.csv").read_text().count("\n") < 3: time.sleep(0.02)
     child.kill()
