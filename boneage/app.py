@@ -8,6 +8,7 @@ __all__ = ['AssessRadiograph']
 # %% ../nbs/assessing/25_app.ipynb #02
 import html
 import io
+import math
 import tempfile
 from pathlib import Path
 
@@ -32,11 +33,16 @@ class AssessRadiograph(widgets.VBox):
                                          description="Radiograph")
         self.sex = widgets.ToggleButtons(options=[("not given", None), ("girl", "F"), ("boy", "M")],
                                          description="Sex", value=None)
+        self.explain = widgets.Checkbox(False, indent=False,
+                                        description="show what moved the bone age (slower)")
         self.message = widgets.HTML("Choose a radiograph of a hand. Research use only.")
         self.picture = widgets.Image(format="png", layout={"display": "none", "max_width": "900px"})
+        self.map = widgets.Image(format="png", layout={"display": "none", "max_width": "640px"})
         self.upload.observe(lambda change: self.take(change["new"]), "value")
         self.sex.observe(lambda _: self.assess(), "value")
-        super().__init__([widgets.HBox([self.upload, self.sex]), self.message, self.picture])
+        self.explain.observe(lambda _: self.show_map(), "value")
+        super().__init__([widgets.HBox([self.upload, self.sex]), self.explain, self.message, self.picture,
+                          self.map])
 
     def take(
         self,
@@ -74,8 +80,20 @@ class AssessRadiograph(widgets.VBox):
         source = ", from the DICOM header" if self.result.sex_from == "DICOM header" else ""
         age = f"{format_assessment(self.result, sex)}{source}"
         self.message.value = f"<b>{html.escape(self.name)}</b>: {age}. Research use only."
+        self.show_map()
+
+    def show_map(self):
+        "Show what moved the bone age, if it is asked for and there is one"
+        self.map.layout.display = "none"
+        if self.picture.layout.display == "none" or not self.explain.value: return
+        if math.isnan(self.result.bone_age_months): return
+        from boneage.explanations import explain
+        from boneage.paper.figures import explanation_figure
+        explanation, png = explain(self.opened.image, self.result, self.assessor), io.BytesIO()
+        explanation_figure(self.opened.image, self.result, explanation).savefig(png, format="png", dpi=100)
+        self.map.value, self.map.layout.display = png.getvalue(), None
 
     def _show_message(self, sentence):
-        "Show a sentence and hide the picture"
-        self.picture.layout.display = "none"
+        "Show a sentence and hide the pictures"
+        self.picture.layout.display = self.map.layout.display = "none"
         self.message.value = html.escape(sentence)

@@ -9,6 +9,7 @@ __all__ = ['CODES', 'check_packages', 'read_original', 'find_code', 'derive_uid'
 # %% ../nbs/assessing/26_archives.ipynb #archive-imports
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from re import fullmatch
@@ -187,6 +188,7 @@ def page_capture(
     from highdicom.sc import SCImage
     from pydicom.dataset import Dataset
     from pydicom.uid import RLELossless
+    page = replace(page, explanation=None)  # the capture is one picture
     pictures = page_pictures(page)
     png = page_pdf(page_text(page, list(pictures)), pictures, "png", 150)
     pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

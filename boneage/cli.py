@@ -12,13 +12,14 @@ __all__ = ['app', 'CHART_FORMATS', 'fail', 'Commands', 'needs_extra', 'main', 'S
 # %% ../nbs/assessing/28_cli.ipynb #02
 import errno
 import json
+import math
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from functools import partial, wraps
 from importlib import import_module
@@ -535,6 +536,9 @@ class ReportOptions(GrowthOptions, NetworkOptions):
     smallest_change: Annotated[float|None, typer.Option(
         metavar="MONTHS", min=0, show_default=False,
         help="Smallest detectable change of the bone age; without it, no pace is shown.")] = None
+    explain: Annotated[bool, typer.Option(
+        "--explain",
+        help="Add a second page: how the bone age changes when a place of the hand is hidden.")] = False
     name: Annotated[str, typer.Option(
         metavar="TEXT", show_default=False,
         help="Text at the head of the page, such as a name or number; without it, neither name nor birth "
@@ -557,6 +561,8 @@ def report(
       boneage report hand.png --sex F --out report.pdf
       boneage report hand.png --sex F --age 10y6m --height-cm 141 --out report.pdf
       boneage report hand.dcm --visits visits.csv --out report.html
+    With a second page that shows what moved the bone age:
+      boneage report hand.png --sex F --out report.pdf --explain
     With DICOM objects for an archive:
       boneage report hand.dcm --out report.pdf --dicom objects
 
@@ -580,10 +586,18 @@ def report(
             assessed = assess_file(options.path, assessor, sex, partial(find_child, options=child))
             page = _make_page(_describe_origin(options, options.visits), options, visits, options.path,
                               *assessed)
+            if options.explain: page = _explain_page(page, assessor)
             write_page(options.out, page)
             if options.dicom: write_objects(options.dicom, options.path, page)
     except (WriteError, WeightsError) as error: fail(error, 2 if isinstance(error, WeightsError) else 1)
     except (ValueError, OSError, MemoryError) as error: fail(format_error(options.path, error), 1)
+
+
+def _explain_page(page, assessor):
+    "The page with an explanation, if there is a bone age"
+    from boneage.explanations import explain
+    if math.isnan(page.result.bone_age_months): return page
+    return replace(page, explanation=explain(page.image, page.result, assessor))
 
 
 def _find_visits(options):

@@ -18,6 +18,7 @@ from test_growth import write_dicom
 import boneage.documents
 from boneage.assessment import load_assessor
 from boneage.documents import Page, page_pdf, page_pictures, page_text
+from boneage.explanations import Explanation
 from boneage.growth import BoneAge, ChronologicalAge
 from boneage.visits import Visit
 
@@ -115,7 +116,9 @@ def test_pdf_without_typst_is_one_sentence(models, png, tmp_path, monkeypatch):
 def page(models, image):
     result = load_assessor(models, "cpu").assess(image, "F", age=96, height_cm=125)
     visits = [Visit(69, BoneAge(60, (46, 74))), Visit(96, BoneAge(95, (75, 115)))]
-    return Page(np.float32(image/255), result, ChronologicalAge(96, "given"), visits, origin="made here")
+    explanation = Explanation(95, np.linspace(-4, 4, 80).reshape(10, 8), 200, {"fingers": 1.5, "wrist": -0.3})
+    return Page(np.float32(image/255), result, ChronologicalAge(96, "given"), visits, origin="made here",
+                explanation=explanation)
 
 
 @pytest.fixture(scope="module")
@@ -136,14 +139,33 @@ def test_pictures_hold_text_and_load_nothing(pictures):
     assert ">chronological age (years)</text>" in pictures["chart"]
     for picture in pictures.values():
         links = re.findall(r'href="([^"]*)"', picture)
-        assert all(link.startswith(("#", "data:image/jpeg;base64,")) for link in links)
+        assert all(link.startswith(("#", "data:image/")) for link in links)
         ids = re.findall(r'url\(([^)]*)\)', picture)
         assert all(each.startswith("#") for each in ids) and "<script" not in picture
+
+
+def test_explanation_is_a_second_page(page, pictures):
+    if not find_spec("typst"): pytest.skip("typst is not installed")
+    pypdf = pytest.importorskip("pypdf")
+    content = page_pdf(page_text(page, list(pictures)), pictures)
+    pages = [" ".join(each.extract_text().split()) for each in pypdf.PdfReader(BytesIO(content)).pages]
+    assert len(pages) == 2 and len(content) < 300_000
+    for part in ("What moved the bone age", "fingers", "not whether they are right", "made here"):
+        assert part in pages[1], part
+
+
+def test_explanation_is_made_when_asked(models, png, tmp_path):
+    assert report(models, png, "--sex", "F", "--out", tmp_path/"page.html", "--explain") == (0, "")
+    assert "not whether they are right" in visible(tmp_path/"page.html")
+    assert report(models, png, "--sex", "F", "--out", tmp_path/"page.html") == (0, "")
+    assert "What moved" not in visible(tmp_path/"page.html")
 
 
 def test_pdf_is_one_page_of_text(page, pictures):
     if not find_spec("typst"): pytest.skip("typst is not installed")
     pypdf = pytest.importorskip("pypdf")
+    page, pictures = replace(page, explanation=None), pictures.copy()
+    del pictures["explanation"]
     many = replace(page, result=replace(page.result, warnings=["The registration is doubtful. "*12]*9))
     for each in (page, many, replace(page, name='#panic("x") $ @y *z*', visits=())):
         content = page_pdf(page_text(each, list(pictures)), pictures)

@@ -11,7 +11,7 @@ __all__ = ['REGION_COLOURS', 'REGION_MARKERS', 'SEX_COLOURS', 'SEX_MARKERS', 'SE
            'mae_figure', 'ablation_figure', 'stages_figure', 'claims_figure', 'age_figure',
            'prediction_figure', 'bland_altman_figure', 'key_point_error_figure', 'quantile_figure',
            'group_error_figure', 'history_figure', 'format_assessment', 'stretch_contrast',
-           'region_corners', 'draw_distribution', 'assessment_figure']
+           'region_corners', 'draw_distribution', 'assessment_figure', 'explanation_figure']
 
 # %% ../../nbs/paper/61_figures.ipynb #02
 from textwrap import fill
@@ -25,6 +25,7 @@ from matplotlib.patches import Rectangle
 
 from ..assessment import Assessment
 from ..contrast import measure_contrast
+from ..explanations import Explanation
 from ..geometry import invert, letterbox, transform
 from .evaluation import PAPER_ORDER, bland_altman
 from boneage.registration import (
@@ -604,3 +605,28 @@ def _draw_regions(axes, image, result):
         label = format_region(name) + ("" if np.isnan(months) else f"\n{months:.0f} months")
         show_radiograph(axes[name], region, title=label)
         axes[name].title.set_color(REGION_COLOURS[name])
+
+# %% ../../nbs/paper/61_figures.ipynb #explain-figure
+def explanation_figure(
+    image:np.ndarray,  # (H, W) in [0, 1], as it was assessed
+    result:Assessment,
+    explanation:Explanation,
+) -> Figure:
+    "The radiograph under the cells of an explanation, and a bar for each part"
+    figure, axes = create_axes(1, 2, 6.4, 3.9, width_ratios=[1.1, 1])
+    (left, right), largest = axes[0], max(np.nanmax(abs(explanation.cells), initial=0), 0.5)
+    show_radiograph(left, stretch_contrast(image, result.mask))
+    colours = plt.matplotlib.colors.Normalize(-largest, largest)
+    painter = plt.matplotlib.cm.ScalarMappable(colours, "coolwarm")
+    for (row, column), months in np.ndenumerate(explanation.cells):
+        if np.isnan(months): continue
+        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) + [column, row]
+        corners = transform(corners*explanation.cell, invert(result.frame_from_image))
+        left.fill(*corners.T, color=painter.to_rgba(months), alpha=0.2 + 0.5*abs(months)/largest, lw=0)
+    figure.colorbar(painter, ax=left, shrink=0.7, label="months")
+    names, months = zip(*explanation.parts.items())
+    right.barh(names, months, color=painter.to_rgba(np.sign(months)*largest*0.7), height=0.6)
+    right.axvline(0, color=DARK, lw=1)
+    right.invert_yaxis()
+    right.set_xlabel("months that the part adds")
+    return figure
