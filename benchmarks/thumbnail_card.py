@@ -15,7 +15,9 @@ from measure import PROJECT, compact_json, machine
 
 from boneage.datasets.workspace import Workspace, data_fingerprint
 from boneage.files import publish
+from boneage.inference import allowed_cores
 from boneage.networks import MONTHS
+from boneage.paper.evaluation import ensemble_predictions, gather_predictions, score
 from boneage.paper.learning_curve import fit_power_law
 
 RESULT = PROJECT/"boneage"/"data"/"thumbnails.json"
@@ -53,10 +55,18 @@ def hours_of(workspace: Workspace) -> dict[str, float]:
     return dict(fits=round(fits/3600, 2), preprocessing=round(sum(steps)/3600, 2))
 
 
+def own_sex_errors(workspace: Workspace) -> list[dict]:
+    "Errors where the ensemble of its own sex predicts each child, by head"
+    ensembles = ensemble_predictions(gather_predictions(workspace.models, "validation"))
+    return score(ensembles[ensembles.sex_model != "both"], by=("head",)).to_dict("records")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("workspace", type=Path, help="folder of the finished run")
-    workspace = Workspace(parser.parse_args().workspace)
+    parser.add_argument("--threads", type=int, default=allowed_cores(), help="threads of each fit")
+    chosen = parser.parse_args()
+    workspace = Workspace(chosen.workspace)
     profile = workspace.profile
     tables = {name: json.loads(workspace.read_table(f"results/{name}").to_json(orient="records"))
               for name in TABLES}
@@ -66,8 +76,9 @@ def main():
         made_with="python benchmarks/thumbnail_card.py work/thumbnail", machine=machine(),
         settings=json.loads(json.dumps(asdict(profile.bone_age))), seed=profile.seed,
         radiographs=count_radiographs(workspace), baseline=ablation["baseline"], ablation=ablation["mae"],
-        law=asdict(law) if law else None, hours=hours_of(workspace), losses=loss_curves(workspace),
-        tables=tables)
+        law=asdict(law) if law else None, losses=loss_curves(workspace),
+        hours=dict(hours_of(workspace), threads=chosen.threads),
+        own_sex=own_sex_errors(workspace), tables=tables)
     with publish(RESULT) as file: file.write_text(compact_json(card) + "\n")
     print(f"Written to {RESULT}")
 

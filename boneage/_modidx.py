@@ -156,6 +156,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'boneage.cli._open_folder': ('assessing/cli.html#_open_folder', 'boneage/cli.py'),
                              'boneage.cli._publish_release': ('assessing/cli.html#_publish_release', 'boneage/cli.py'),
                              'boneage.cli._save_chart': ('assessing/cli.html#_save_chart', 'boneage/cli.py'),
+                             'boneage.cli._smallest_change': ('assessing/cli.html#_smallest_change', 'boneage/cli.py'),
                              'boneage.cli.assess': ('assessing/cli.html#assess', 'boneage/cli.py'),
                              'boneage.cli.check_request': ('assessing/cli.html#check_request', 'boneage/cli.py'),
                              'boneage.cli.export': ('assessing/cli.html#export', 'boneage/cli.py'),
@@ -2049,6 +2050,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'boneage.visits._read_visit': ('assessing/visits.html#_read_visit', 'boneage/visits.py'),
                                 'boneage.visits.find_paces': ('assessing/visits.html#find_paces', 'boneage/visits.py'),
                                 'boneage.visits.format_visits': ('assessing/visits.html#format_visits', 'boneage/visits.py'),
+                                'boneage.visits.measured_change': ('assessing/visits.html#measured_change', 'boneage/visits.py'),
                                 'boneage.visits.read_visits': ('assessing/visits.html#read_visits', 'boneage/visits.py'),
                                 'boneage.visits.smallest_detectable_change': ( 'assessing/visits.html#smallest_detectable_change',
                                                                                'boneage/visits.py')}}}

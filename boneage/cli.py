@@ -290,10 +290,11 @@ def _make_page(origin, options, visits, path, image, result, age):
     from boneage.documents import Page, add_visit
     from boneage.visits import find_paces
     visits = add_visit(visits, result)
-    paces = find_paces(visits, getattr(options, "smallest_change", None))
+    change, about = _smallest_change(options) if len(visits) > 1 else (None, "")
+    paces = find_paces(visits, change)
     origin = f"{origin}, radiograph {sha256(path.read_bytes()).hexdigest()[:8]}"
     return Page(image, result, age, visits, paces, options.sds_table, printable(getattr(options, "name", "")),
-                origin)
+                origin, about)
 
 
 def _describe_origin(options, table):
@@ -408,6 +409,10 @@ def _collect_files(
     files = find_files(paths, problems.append, passed_over)
     for sentence in problems: typer.echo(sentence, err=True)
     if rows and rows.finished:
+        relative = [path for path in rows.finished if not os.path.isabs(path) and path != "-"]
+        if relative and not any(map(os.path.lexists, relative)):
+            fail(f"{rows.path} names {printable(relative[0])}, which is not here: resume in the folder in "
+                 "which the command was begun.")
         finished = {os.path.realpath(path) for path in rows.finished}
         left = [path for path in files if printable(os.path.realpath(path)) not in finished]
         typer.echo(f"{len(files) - len(left)} of {len(files)} radiographs are in {rows.path}.", err=True)
@@ -477,7 +482,8 @@ class VisitsOptions:
         metavar="NAME", help="Table for the SDS: brush or greulich-pyle.")] = "brush"
     smallest_change: Annotated[float|None, typer.Option(
         metavar="MONTHS", min=0, show_default=False,
-        help="Smallest detectable change of the bone age; without it, no pace is printed.")] = None
+        help="Smallest detectable change of the bone age; without a larger change there is no pace. "
+             "Default: as measured for the released networks")] = None
 
 
 @app.command(epilog="Research use only: boneage is not a medical device.")
@@ -503,9 +509,18 @@ def visits(
     if out and out.suffix.lower() not in CHART_FORMATS:
         fail(f"{out} can't be drawn: its name must end in {', '.join(CHART_FORMATS)}.")
     if out: _check_drawing()
-    paces = find_paces(found, options.smallest_change)
+    change, about = _smallest_change(options)
+    paces = find_paces(found, change)
     for line in format_visits(found, sex, options.sds_table, paces): typer.echo(line)
+    if about and paces: typer.echo(about)
     if out: _save_chart(out, found, sex, options.sds_table, paces)
+
+
+def _smallest_change(options):
+    "The smallest detectable change, and a sentence about it if it is the measured one"
+    from boneage.visits import measured_change
+    if options.smallest_change is not None: return options.smallest_change, ""
+    return (None, "") if getattr(options, "weights", None) else measured_change()
 
 
 def _save_chart(out, *arguments):
@@ -535,7 +550,8 @@ class ReportOptions(GrowthOptions, NetworkOptions):
         help="Other visits of the child for the growth chart, as for boneage visits.")] = None
     smallest_change: Annotated[float|None, typer.Option(
         metavar="MONTHS", min=0, show_default=False,
-        help="Smallest detectable change of the bone age; without it, no pace is shown.")] = None
+        help="Smallest detectable change of the bone age; without a larger change there is no pace. "
+             "Default: as measured for the released networks")] = None
     explain: Annotated[bool, typer.Option(
         "--explain",
         help="Add a second page: how the bone age changes when a place of the hand is hidden.")] = False

@@ -54,6 +54,7 @@ class Page:
     sds_table: str = SDS_TABLES[0]
     name: str = ""                     # text at the head of the page
     origin: str = ""                   # version, networks and options
+    about_change: str = ""             # about the smallest detectable change
     explanation: Explanation|None = None  # for a second page
 
 # %% ../nbs/assessing/24_documents.ipynb #report-add-visit
@@ -296,6 +297,7 @@ def _visit_rows(page):
     "The table of the visits, if there are several: header, rows and notes"
     header, rows = ["age", "bone age", "90 % (months)", "SDS", "pace"], []
     notes = [f"No pace: {pace.note}." for pace in page.paces if pace.note]
+    if page.about_change: notes.append(page.about_change)
     for visit, pace in zip(page.visits, [None, *page.paces]):
         growth = assess_growth(visit.bone_age, page.result.sex, visit.age_months, table=page.sds_table)
         low, high = visit.bone_age.interval

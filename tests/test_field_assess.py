@@ -304,6 +304,20 @@ def test_a_killed_run_is_resumed(tmp_path, models, image):
     assert call(*arguments, "--resume")[0] == 0 and len(rows_of(tmp_path/"ages.csv")) == 5
 
 
+def test_relative_paths_are_resumed_where_they_were_begun(tmp_path, models, image, monkeypatch):
+    for number in range(2): write_radiograph(tmp_path/"hands"/f"{number}.png", image)
+    arguments = ["assess", "--csv", tmp_path/"ages.csv", "--weights", models]
+    monkeypatch.chdir(tmp_path)
+    assert call(*arguments, "hands/0.png")[0] == 0
+    (tmp_path/"elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path/"elsewhere")
+    code, out, err = call(*arguments, "../hands", "--resume")
+    assert (code, out) == (2, "") and "hands/0.png, which is not here" in err
+    monkeypatch.chdir(tmp_path)
+    assert call(*arguments, "hands", "--resume")[0] == 0
+    assert [row["path"] for row in rows_of(tmp_path/"ages.csv")] == ["hands/0.png", "hands/1.png"]
+
+
 def test_a_table_is_continued_with_the_same_networks_and_options_only(tmp_path, models, image):
     for number in range(2): write_radiograph(tmp_path/"hands"/f"{number}.png", image)
     (tmp_path/"sexes.csv").write_text("id,sex\n0,M\n")

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from boneage.assessment import load_assessor
 from boneage.cli import app
 from boneage.growth import UNCHECKED, BoneAge, assess_growth, read_reference_tables
+from boneage.visits import measured_change
 
 DATA = Path(__file__).resolve().parent.parent/"boneage"/"data"
 
@@ -247,6 +248,10 @@ def test_visits_by_hand(tmp_path):
     assert fast.endswith("bone age +34 months; 1.89 months a month")  # 34/18
     assert UNCHECKED in about and chart.read_bytes().startswith(b"%PDF")
     assert done.exit_code == 0 and done.stderr == ""
+    *_, slow, fast, _, measured = CliRunner().invoke(app, ["visits", str(table)]).stdout.splitlines()
+    months, sentence = measured_change()
+    assert measured == sentence and 2 < months < 34
+    assert f"no pace: the smallest detectable change, {months:.1f} months" in slow and "1.89 months" in fast
 
 
 def test_the_table_of_assess_is_a_table_of_visits(models, png, tmp_path):
