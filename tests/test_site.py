@@ -440,6 +440,7 @@ STYLE = {"links in tables keep their words": "main .table a { word-break: normal
          "columns as wide as their content": "main table col { width: auto !important; }",
          "tables are not stretched": "main table, main .table { width: auto; }",
          "nor striped": "main .table-striped > tbody > tr > * { --bs-table-bg-type: transparent;",
+         "dark, but not its pictures": "(prefers-color-scheme: dark) {\n  html, main img { filter: invert(1)",
          "navigation is not printed": "@media print {\n  #quarto-header, #quarto-sidebar,",
          "a line of code under the button cannot be read": ".code-copy-button { background-color: #ffffffd9;"}
 

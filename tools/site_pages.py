@@ -314,7 +314,7 @@ def headline(root: Path) -> str:
     sizes.append("*–*: not stated, or not measured.")
     about = ("Mean absolute error in months, ours with its 95 % interval. The columns differ in radiographs "
              "and sizes: compare down a column, not across.")
-    head = ["## In numbers", "", about, "", "| | paper | phantoms | sample |", "|:--|--:|--:|--:|"]
+    head = ["## In numbers", "", about, "", "| model | paper | phantoms | sample |", "|:--|--:|--:|--:|"]
     return "\n".join([*head, *lines, "", " ".join(sizes)])
 
 
