@@ -15,6 +15,7 @@ SCRIPTS = [path for folder in ("tests", "tools", "benchmarks")
            for path in sorted((PROJECT/folder).rglob("*.py"))]
 CHAPTERS = sorted((PROJECT/"nbs").rglob("[0-9]*.ipynb"))
 GUIDES = [path for folder in ("howto", "play") for path in sorted((PROJECT/folder).glob("[0-9]*.ipynb"))]
+REPORTS = sorted((PROJECT/"reports").glob("[0-9]*.ipynb"))
 NOTEBOOKS = [path for folder in ("nbs", "reports", "howto", "play")
              for path in sorted((PROJECT/folder).rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 LINES, PARAMETERS, EXPORTS = 40, 7, 3  # of a function, of a function, of a run of exported cells
@@ -154,12 +155,13 @@ def test_lessons_follow_exports(notebook):
     assert len(run) <= EXPORTS, f"{len(run)} exported cells without a lesson: {', '.join(run)}"
 
 
-@pytest.mark.parametrize("notebook", CHAPTERS + GUIDES, ids=relative)
-def test_chapter_ends_in_short(notebook):
+@pytest.mark.parametrize("notebook", CHAPTERS + GUIDES + REPORTS, ids=relative)
+def test_page_ends_in_short(notebook):
     cells = nbformat.read(notebook, 4).cells
-    prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
-    assert prose[-1].startswith("## In short\n"), "the last text is not `## In short`"
-    sentences = re.findall(r"[.!?](?:\s|$)", prose[-1])
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    ending = re.split("^(?=## )", prose, flags=re.M)[-1]
+    assert ending.startswith("## In short\n"), "the last text is not `## In short`"
+    sentences = re.findall(r"[.!?](?:\s|$)", ending)
     assert 1 <= len(sentences) <= 5, "two or three sentences"
 
 
@@ -168,7 +170,7 @@ def test_chapter_ends_in_short(notebook):
 VERDICT = re.compile(r"\*\*(?:agrees|differs|does not|holds|does not hold|cannot tell)\b", re.I)
 
 
-@pytest.mark.parametrize("report", sorted((PROJECT/"reports").glob("*.ipynb")), ids=relative)
+@pytest.mark.parametrize("report", REPORTS, ids=relative)
 def test_reports_compute_their_verdicts(report):
     typed = [cell.source for cell in nbformat.read(report, 4).cells
              if cell.cell_type == "markdown" and VERDICT.search(cell.source)]

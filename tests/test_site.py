@@ -217,11 +217,81 @@ def test_front_page_shows_the_results(root):
     assert "4.97" in test_set and test_set.count("–") == 2  # neither this run nor the sample has a test set
     assert "55.50" in rows["baseline: median age of the sex"]
     assert "33.50" in rows["the best ensemble on the validation set"]
-    assert pictures(text) >= 2
     for address in ("howto/dicom_folder.html", "howto/gpu.html", "play/index.html", "library/index.html",
                     "glossary.html", "reports/cohort.html"):
         assert address in links(text, "index")
     assert "reports/claims.html" not in text  # not run
+
+
+def panels(root: Path, name: str) -> list[str]:
+    "The entries of one of the front page's parts that are stepped through"
+    part = re.search(f'<section class="panels" id="{name}".*?</section>', page(root, "index"), re.S)[0]
+    return re.findall("<li.*?</li>", part, re.S)
+
+
+def test_front_page_steps_through_the_way(root):
+    steps = panels(root, "way")
+    names = "Read Segment Normalise Detect Register Predict Average".split()
+    assert [re.search(r"<h2>\d\. (\w+)</h2>", step)[1] for step in steps] == names
+    chapters = [address for step in steps for address in links(step, "index")]
+    assert len(set(chapters)) == len(steps)
+    assert all((root/"site"/address).is_file() for address in chapters)
+    files = [root/"site"/re.search('src="(.*?)"', step)[1] for step in steps]
+    assert len({path.read_bytes() for path in files}) == len(steps)
+
+
+def test_front_page_grows_a_hand(root):
+    shown = [re.search('src="(.*?)" alt="(.*?)"', entry) for entry in panels(root, "growing")]
+    expected = [f"Synthetic radiograph: {sex}, {age} year{'s'*(age > 1)}"
+                for sex in ("girl", "boy") for age in range(1, 19)]
+    assert [found[2] for found in shown] == expected
+    files = {(root/"site"/found[1]).read_bytes() for found in shown}
+    assert len(files) == len(expected) and sum(map(len, files)) < 700_000
+    counts = [list(map(int, re.findall(r"(\d+) of", entry))) for entry in panels(root, "growing")]
+    for bones in zip(*counts):  # carpals, then growth plates: none is lost, and girls are ahead of boys
+        girls, boys = bones[:18], bones[18:]
+        assert sorted(girls) == [*girls] and sorted(boys) == [*boys]
+        assert all(girl >= boy for girl, boy in zip(girls, boys)) and girls != boys
+
+
+STEPPING = """<script>addEventListener("load", () => {
+  const way = document.getElementById("way"), hand = document.getElementById("growing");
+  const shown = part => [...part.querySelectorAll("li")].filter(item => item.checkVisibility())
+    .map(item => item.querySelector("img").getAttribute("src"));
+  const seen = [shown(way), shown(hand)];
+  for (let n = 0; n < 3; n++) way.querySelectorAll("button")[1].click();
+  way.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowLeft"}));
+  hand.querySelectorAll("[type=radio]")[1].click();
+  hand.querySelector("[type=range]").value = 12;
+  hand.dispatchEvent(new Event("input"));
+  seen.push(shown(way), shown(hand));
+  for (const part of [way, hand]) seen.push(part.querySelector("output").textContent);
+  document.title = JSON.stringify(seen);
+});</script>"""
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="Chromium is not installed")
+def test_pictures_follow_buttons_keys_and_slider(root, tmp_path):
+    path = root/"site"/"stepping.html"
+    path.write_text(page(root, "index").replace("</body>", STEPPING + "</body>"))
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+               f"--user-data-dir={tmp_path/'user'}", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    path.unlink()
+    assert json.loads(unescape(re.search("<title>(.*?)</title>", done.stdout)[1])) == [
+        ["way/read.webp"], ["growing/F-07.webp"], ["way/normalise.webp"], ["growing/M-12.webp"],
+        "step 3 of 7", "boy, 12 years"], done.stderr
+
+
+def test_three_doors_lead_to_pages(root):
+    text = page(root, "index")
+    table = text[text.index('id="in-numbers"'):text.index('id="the-result-on-real-radiographs"')]
+    doors = [row for row in table.split("<tr")[1:] if row.count("<td") == 2]
+    leads = {re.search(r'href="[^"]*#([\w-]+)"', row)[1]: links(row, "index") for row in doors}
+    assert list(leads) == ["read", "rerun-the-paper", "use-it"]
+    for section, addresses in leads.items():
+        assert f'id="{section}"' in text and len(addresses) >= 3
+        for address in addresses: assert (root/"site"/address.partition("#")[0]).is_file(), address
 
 
 def test_figures_can_be_downloaded(root):
@@ -370,6 +440,7 @@ STYLE = {"links in tables keep their words": "main .table a { word-break: normal
          "columns as wide as their content": "main table col { width: auto !important; }",
          "tables are not stretched": "main table, main .table { width: auto; }",
          "nor striped": "main .table-striped > tbody > tr > * { --bs-table-bg-type: transparent;",
+         "dark, but not its pictures": "(prefers-color-scheme: dark) {\n  html, main img { filter: invert(1)",
          "navigation is not printed": "@media print {\n  #quarto-header, #quarto-sidebar,",
          "a line of code under the button cannot be read": ".code-copy-button { background-color: #ffffffd9;"}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import site_measures
+import site_pictures
 import yaml
 
 from boneage.datasets.workspace import code_version
@@ -313,23 +314,37 @@ def headline(root: Path) -> str:
     sizes.append("*–*: not stated, or not measured.")
     about = ("Mean absolute error in months, ours with its 95 % interval. The columns differ in radiographs "
              "and sizes: compare down a column, not across.")
-    head = ["## In numbers", "", about, "", "| | paper | phantoms | sample |", "|:--|--:|--:|--:|"]
+    head = ["## In numbers", "", about, "", "| model | paper | phantoms | sample |", "|:--|--:|--:|--:|"]
     return "\n".join([*head, *lines, "", " ".join(sizes)])
 
 
 def navigation_table(reports: list[Page]) -> str:
-    "The front page's table of links: read, rerun, play, use"
+    "The front page's three doors, each with its links: read, rerun, use"
     addresses = {Path(page.address).name: page.address for page in reports}
     starts = {"cohort": "the reports, from the cohort on", "claims": "the claims, one by one",
               "summary": "every number"}
     read = [f"[{title}]({addresses[name]}.ipynb)" for name, title in starts.items() if name in addresses]
-    read += ["[the library, chapter by chapter](library/index.md)", "[the glossary](glossary.md)"]
-    rows = {"Read": ", ".join(read),
-            "Rerun": "`make paper`; [on a GPU](howto/gpu.ipynb), [on a cluster](howto/cluster.ipynb)",
-            "Play": "[by slider](play/index.md): change an age, a threshold or a key point",
-            "Use": ", ".join(f"[{title}]({address})" for title, address in USES.items())}
-    return "\n".join(["", "| | |", "|:--|:--|",
+    read += ["[the library, chapter by chapter](library/index.md)", "[each step with sliders](play/index.md)",
+             "[the glossary](glossary.md)"]
+    rows = {"[Read](#read)": ", ".join(read),
+            "[Rerun](#rerun-the-paper)": "`make paper`; [on a GPU](howto/gpu.ipynb), "
+                                         "[on a cluster](howto/cluster.ipynb)",
+            "[Use](#use-it)": ", ".join(f"[{title}]({address})" for title, address in USES.items())}
+    return "\n".join(["| | |", "|:--|:--|",
                       *(f"| **{door}** | {links} |" for door, links in rows.items())])
+
+
+def with_pictures(story: dict, folder: Path) -> dict:
+    "The front page with its first figure as steps, the last of which shows the second figure"
+    figures = {n: output["data"]["image/png"] for n, cell in enumerate(story["cells"])
+               for output in cell.get("outputs", []) if "image/png" in output.get("data", {})}
+    if len(figures) != 2: raise ValueError("nbs/index.ipynb has not two figures: run it with `make lessons`.")
+    table = "\n".join(cell["source"] for cell in story["cells"])
+    first, second = figures
+    steps = nbformat.v4.new_markdown_cell(site_pictures.way(folder, table, figures[second]))
+    steps.pop("id", None)
+    cells = [steps if n == first else cell for n, cell in enumerate(story["cells"]) if n != second]
+    return story | dict(cells=cells)
 
 
 def with_results(story: dict, opening: str, ending: str) -> dict:
@@ -360,13 +375,14 @@ def assemble(root: Path, folder: Path):
     pages = [*library, *sum(beside.values(), []), *reports]
     links = Links([front, *pages])
     for page in pages: write_notebook(folder, page, processed(page, links, fold=page in reports))
-    opening = headline(root) + "\n" + navigation_table(reports)
-    write_notebook(folder, front, with_results(processed(front, links), opening, about_run(root, reports)))
     write_indices(folder, wings, beside, library)
     results = {path.stem: as_text(json.loads(path.read_text()))
                for path in sorted((root/"results").glob("*.json"))}
     (folder/"_variables.yml").write_text(yaml.safe_dump(results))
     shutil.copytree(PROJECT/"tools"/"site", folder, dirs_exist_ok=True)
+    story = with_pictures(processed(front, links), folder)
+    opening = "\n\n".join([site_pictures.growing_hand(folder), headline(root), navigation_table(reports)])
+    write_notebook(folder, front, with_results(story, opening, about_run(root, reports)))
     if (root/"figures").is_dir(): shutil.copytree(root/"figures", folder/"figures")
     if (root/"article.pdf").is_file(): shutil.copy(root/"article.pdf", folder)
     glossary = folder/"glossary.md"
@@ -424,9 +440,8 @@ def write_configuration(folder: Path, groups: dict[str, list[Page]]):
     folders = [*BESIDE, "library", *(f"library/{wing}" for wing in WINGS), "reports"]
     render = ["index.ipynb", "glossary.md", "speed.md", "reliability.md", *(f"{name}/*" for name in folders)]
     config["project"] |= {"output-dir": "rendered", "render": render}
-    config["project"]["resources"] = [name for name, place in (("figures/*", "figures"),
-                                                               ("article.pdf", "article.pdf"))
-                                      if (folder/place).exists()]
+    shown = {"figures/*": "figures", "article.pdf": "article.pdf", "way/*": "way", "growing/*": "growing"}
+    config["project"]["resources"] = [name for name, place in shown.items() if (folder/place).exists()]
     # every entry in full: Quarto does not understand the anchors that YAML writes for what stands twice
     dumper = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
     text = yaml.dump(config, Dumper=dumper, sort_keys=False, allow_unicode=True)
