@@ -3,10 +3,10 @@
     python benchmarks/repeats.py DATA
 
 DATA is a folder of radiographs with a label table; those that a released bone-age network was fitted on
-are left out. Each is turned, reduced, brightened, darkened and given noise: 2 % of the range at a long side of
-1,000 pixels, and less in a smaller radiograph, as reducing averages noise away. From the bone ages follows the
-smallest detectable change, the default of `boneage visits` and `boneage report`. A real second exposure
-differs by more (position of the hand, device), so this is a lower bound. The numbers are written to
+are left out. Each is turned, reduced, brightened, darkened and given noise: 2 % of the range at a long side
+of 1,000 pixels, and less in a smaller radiograph, because reducing averages noise away. From the bone ages
+follows the smallest detectable change, the default of `boneage visits` and `boneage report`. A real second
+exposure differs by more (position of the hand, device), so this is a lower bound. The numbers are written to
 boneage/data/repeats.json; they contain no radiograph, label or id. A stopped command continues.
 """
 import argparse
@@ -35,7 +35,8 @@ def variants(image: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     reduced = cv2.resize(image, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
     made = {"as it is": image, "turned by 8° to the left": turned(-8), "turned by 8° to the right": turned(8),
             "reduced to 80 %": reduced, "brightened (exponent 0.8)": image**0.8,
-            "darkened (exponent 1.25)": image**1.25, "noise (SD 2 % at 1,000 pixels)": np.clip(image + noise, 0, 1)}
+            "darkened (exponent 1.25)": image**1.25,
+            "noise (SD 2 % at 1,000 pixels)": np.clip(image + noise, 0, 1)}
     return {name: np.float32(each) for name, each in made.items()}
 
 
