@@ -109,7 +109,7 @@ def smoke(tmp_path_factory, worker_id) -> Path:
     return folder
 
 
-LONGEST = "test_pipeline", "test_crash", "test_slurm"
+LONGEST = "test_pipeline", "test_crash", "test_slurm", "test_runs", "test_thumbnails"
 
 
 def pytest_collection_modifyitems(items):
