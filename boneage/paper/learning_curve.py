@@ -144,16 +144,17 @@ def format_verdicts(
 ) -> str:       # Markdown; empty without a card
     "Describe the run on all radiographs at thumbnail size, with the verdicts on the paper's main claims"
     if not card: return ""
-    tables = {name: pd.DataFrame(card["tables"][name]) for name in (*SHOWN_CLAIMS, "mae_table")}
+    tables = {name: pd.DataFrame(card["tables"][name]) for name in SHOWN_CLAIMS}
     shown = {name: table if SHOWN_CLAIMS[name] is None else table[table.claim.isin(SHOWN_CLAIMS[name])]
-             for name, table in tables.items() if name in SHOWN_CLAIMS}
-    count, ensembles = card["radiographs"], tables["mae_table"].query("region == 'ensemble'")
-    best = ensembles.loc[ensembles.mae.idxmin()]
+             for name, table in tables.items()}
+    count, own = card["radiographs"], pd.DataFrame(card["own_sex"])
+    best = own.loc[own.mae.idxmin()]
     order = shown["pooled_claims"]
     order = verdict_of_order(order[order.claim.isin(SHOWN_CLAIMS["pooled_claims"][:3])])
     text = (f"**The paper's claims, on {count['train']:,} radiographs for training and "
-            f"{count['validation']:,} held out, at 100×100 pixels.** The best ensemble has a mean absolute "
-            f"error of {best.mae:.2f} months ({best.low:.2f} to {best.high:.2f}). The order carpals > "
+            f"{count['validation']:,} held out, at 100×100 pixels.** Where the ensemble of its own sex "
+            f"predicts each child, the mean absolute error is {best.mae:.2f} months ({best.low:.2f} to "
+            f"{best.high:.2f}; {best['head']}, the lowest of {len(own)}). The order carpals > "
             f"metacarpals > hand > ensemble as a whole: {order}.")
     claims = pd.concat([format_claims(table) for table in shown.values()]).reset_index(names="claim")
     claims = claims.rename(columns={"here, months": "difference, months (95 % interval)"})
