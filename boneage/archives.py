@@ -212,9 +212,10 @@ def write_objects(
     folder:Path,
     path:Path,   # the original's file
     page:Page,
+    original = None, # from `read_original`; None: read
 ) -> list[Path]: # of the Structured Report, if there is a bone age, and of the capture
     "Write the DICOM objects of an assessment, each whole or not at all"
-    original = read_original(path)
+    if original is None: original = read_original(path)
     try:
         objects = {"capture": page_capture(original, page)}
         if not math.isnan(page.result.bone_age_months): objects["report"] = structured_report(original, page)
@@ -233,8 +234,8 @@ def object_writer(
     "A function that writes the DICOM objects of each radiograph of a folder"
     first = {}  # identifier → the file whose objects are written
     def write(path, *assessed):
-        uid = read_original(path).SOPInstanceUID
-        if first.setdefault(uid, path) != path:
-            raise DocumentError(f"{first[uid]} has the same SOPInstanceUID, and its objects are kept.")
-        write_objects(folder, path, page_of(path, *assessed))
+        original = read_original(path)
+        if (kept := first.setdefault(original.SOPInstanceUID, path)) != path:
+            raise DocumentError(f"{kept} has the same SOPInstanceUID, and its objects are kept.")
+        write_objects(folder, path, page_of(path, *assessed), original)
     return write

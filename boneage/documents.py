@@ -39,7 +39,7 @@ from boneage.growth import (
     format_reference,
     read_reference_tables,
 )
-from .registration import REGIONS, RegisteredRadiograph, region_image
+from .registration import REGIONS, RegisteredRadiograph, region_corners, region_image
 from .visits import Pace, Visit
 
 # %% ../nbs/assessing/24_documents.ipynb #report-page
@@ -103,7 +103,7 @@ def radiograph_svg(
                for contour in contours]
     frame = result.frame_from_image
     if np.isfinite(frame).all():
-        vectors += [polygon(figures.region_corners(name, frame)[:4], figures.REGION_COLOURS[name])
+        vectors += [polygon(region_corners(name, frame)[:4], figures.REGION_COLOURS[name])
                     for name in REGIONS]
     for name, (x, y) in result.key_points.items():
         if not math.isfinite(x + y): continue

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEY_POINTS', 'FRAME_SHAPE', 'FRAME_TIP', 'FRAME_CAPITATE', 'REGIONS', 'PLAUSIBLE_RANGES',
-           'frame_from_key_points', 'Region', 'find_region', 'region_matrix', 'masked_crop',
-           'RegisteredRadiograph', 'region_image', 'registration_measures',
+           'frame_from_key_points', 'Region', 'find_region', 'region_matrix', 'region_corners',
+           'masked_crop', 'RegisteredRadiograph', 'region_image', 'registration_measures',
            'registration_confidence']
 
 # %% ../nbs/assessing/12_registration.ipynb #02
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from .contrast import Contrast, normalise
-from .geometry import fit_similarity, letterbox, scaling, transform, translation, warp
+from .geometry import fit_similarity, invert, letterbox, scaling, transform, translation, warp
 
 # %% ../nbs/assessing/12_registration.ipynb #05
 KEY_POINTS = ("middle_tip", "capitate", "thumb_tip")  # the order of key points everywhere
@@ -79,6 +79,16 @@ def region_matrix(
     centre = transform([box.left + (box.width - 1)/2, box.top + (box.height - 1)/2], scaling(scale))
     dx, dy = (width - 1)/2 - centre[0], (height - 1)/2 - centre[1]
     return translation(dx, dy) @ scaling(scale), (height, width)
+
+# %% ../nbs/assessing/12_registration.ipynb #corners
+def region_corners(
+    region:str|Region,           # "hand", "carpals" or "metacarpals", or a box of one's own
+    frame_from_image:np.ndarray, # 3×3
+) -> np.ndarray:                 # (5, 2): the corners of its box, (x, y) pixels; the first one twice
+    "The box of a region on the radiograph"
+    box = find_region(region)
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * [box.width, box.height]
+    return transform(corners + [box.left, box.top], invert(frame_from_image))
 
 # %% ../nbs/assessing/12_registration.ipynb #25
 def masked_crop(

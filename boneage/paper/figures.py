@@ -11,7 +11,7 @@ __all__ = ['REGION_COLOURS', 'REGION_MARKERS', 'SEX_COLOURS', 'SEX_MARKERS', 'SE
            'mae_figure', 'ablation_figure', 'stages_figure', 'claims_figure', 'age_figure',
            'prediction_figure', 'bland_altman_figure', 'key_point_error_figure', 'quantile_figure',
            'group_error_figure', 'history_figure', 'format_assessment', 'stretch_contrast',
-           'region_corners', 'draw_distribution', 'assessment_figure', 'explanation_figure']
+           'draw_distribution', 'assessment_figure', 'explanation_figure']
 
 # %% ../../nbs/paper/61_figures.ipynb #02
 from textwrap import fill
@@ -25,7 +25,7 @@ from matplotlib.patches import Rectangle
 
 from ..assessment import Assessment
 from ..contrast import measure_contrast
-from ..explanations import Explanation
+from ..explanations import Explanation, cell_region
 from ..geometry import invert, letterbox, transform
 from .evaluation import PAPER_ORDER, bland_altman
 from boneage.registration import (
@@ -35,6 +35,7 @@ from boneage.registration import (
     KEY_POINTS,
     REGIONS,
     RegisteredRadiograph,
+    region_corners,
     region_image,
 )
 
@@ -531,16 +532,6 @@ def stretch_contrast(
     low, high = np.percentile(image[mask] if mask.any() else image, [1, 99.5])
     return np.clip((image - low) / max(high - low, 1e-6), 0, 1)
 
-# %% ../../nbs/paper/61_figures.ipynb #report-corners
-def region_corners(
-    name:str,                    # of a region
-    frame_from_image:np.ndarray, # 3×3
-) -> np.ndarray:                 # (5, 2): the corners of its box, (x, y) pixels; the first one twice
-    "The box of a region on the radiograph"
-    box = REGIONS[name]
-    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * [box.width, box.height]
-    return transform(corners + [box.left, box.top], invert(frame_from_image))
-
 # %% ../../nbs/paper/61_figures.ipynb #report-distribution
 def draw_distribution(
     axis,
@@ -620,8 +611,7 @@ def explanation_figure(
     painter = plt.matplotlib.cm.ScalarMappable(colours, "coolwarm")
     for (row, column), months in np.ndenumerate(explanation.cells):
         if np.isnan(months): continue
-        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) + [column, row]
-        corners = transform(corners*explanation.cell, invert(result.frame_from_image))
+        corners = region_corners(cell_region(row, column, explanation.cell), result.frame_from_image)
         left.fill(*corners.T, color=painter.to_rgba(months), alpha=0.2 + 0.5*abs(months)/largest, lw=0)
     figure.colorbar(painter, ax=left, shrink=0.7, label="months")
     names, months = zip(*explanation.parts.items())
