@@ -194,8 +194,9 @@ def test_a_clone_has_every_extra():
     import install
     extras = requirements()
     assert set(install.EXTRAS.split(",")) == set(extras) - {""}
-    for extra in ("reports", "slurm", "distributed", "fine-tuning", "docs", "dev"):
+    for extra in ("report", "hospital", "reports", "slurm", "distributed", "fine-tuning", "docs", "dev"):
         assert set(extras["research"]) < set(extras[extra]), extra
+    assert set(extras["dicom"]) < set(extras["hospital"])
     assert not set(extras[""]) & set(extras["research"])
     wanted = {"jupyterlab", "papermill", "nbdev", "torch", "fastai", "opencv-python-headless", "pandas",
               "seaborn", "ipywidgets"}
