@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from ..files import truncate_text
-from ..registration import REGIONS, Region, find_region
+from ..registration import ALL_REGIONS, REGIONS, Region, find_region
 
 # %% ../../nbs/datasets/32_profiles.ipynb #05
 LARGEST = 2**32  # upper limit of every number of a profile, since random generators need smaller seeds
@@ -57,10 +57,12 @@ def _odd(value):
     raise PydanticCustomError("kernel", "Input should be an odd number")
 
 
-def _known_region(value):
-    "Check the name of a region of Fig. 2"
-    if value in REGIONS: return value
-    raise PydanticCustomError("region", "Input should be one of {names}", dict(names=", ".join(REGIONS)))
+def _region_in(regions):
+    "Build a check for the name of a region"
+    def check(value):
+        if value in regions: return value
+        raise PydanticCustomError("region", "Input should be one of {names}", dict(names=", ".join(regions)))
+    return AfterValidator(check)
 
 
 def _known_start(value):
@@ -74,7 +76,8 @@ Shape = Annotated[tuple[PositiveCount, PositiveCount], _pair_of("a height and a 
 Kernels = Annotated[tuple[Annotated[PositiveCount, AfterValidator(_odd)], ...], Strict(),
                     Field(min_length=1), BeforeValidator(_as_tuple)]
 Box = Annotated[tuple[Count, Count, PositiveCount, PositiveCount], BeforeValidator(_as_box)]
-RegionName = Annotated[str, AfterValidator(_known_region)]
+PaperRegion = Annotated[str, _region_in(REGIONS)]
+RegionName = Annotated[str, _region_in(ALL_REGIONS)]
 Regions = Annotated[tuple[RegionName, ...], Strict(), Field(min_length=1), BeforeValidator(_as_tuple)]
 Degrees = Annotated[float, Field(strict=True, gt=-LARGEST, lt=LARGEST, allow_inf_nan=False)]
 Pose = Annotated[tuple[Degrees, PositiveAmount], _pair_of("degrees and a zoom")]
@@ -96,6 +99,7 @@ class Augmentation:
     levels: Share = 0.0             # probability that grey values are reduced to between `min_levels` and 64
     min_levels: PositiveCount = 4   # fewest grey values of such an image
     sharpness: Share = 0.0          # largest share of the finest detail that is removed or added
+    noise: Share = 0.0              # largest standard deviation of added noise; white is 1
     exposure: Share = 0.0           # contrast factor from 1 - exposure to 1 + exposure; brightness: half
     invert: Share = 0.0             # probability that the image is inverted
 
@@ -186,9 +190,9 @@ class KeyPointSettings:
 @dataclass(frozen=True, config=STRICT)
 class BoneAgeSettings:
     "The regression and classification networks (Section 2.3)"
-    scales: dict[RegionName, PositiveAmount] = Field(  # input pixels per frame pixel
+    scales: dict[PaperRegion, PositiveAmount] = Field(  # input pixels per frame pixel
         default_factory=lambda: dict(hand=0.0625, carpals=0.125, metacarpals=0.1))
-    boxes: dict[RegionName, Box] = Field(      # left, top, width, height in pixels of the frame
+    boxes: dict[PaperRegion, Box] = Field(      # left, top, width, height in pixels of the frame
         default_factory=lambda: {name: tuple(region[2:]) for name, region in REGIONS.items()})
     margin: Share = 0.06            # border stored around each region, share of its size
     widths: Counts = (8, 16, 24, 32, 48, 64)  # channels of the six VGG blocks
@@ -222,9 +226,10 @@ class FineTuningSettings:
     "Bone-age networks for little data, fitted from ImageNet weights, like the released ones"
     regions: Regions = ("hand", "carpals", "metacarpals")  # one network per region and fold
     scales: dict[RegionName, PositiveAmount] = Field(  # input pixels per frame pixel
-        default_factory=lambda: dict(hand=0.192, carpals=0.224, metacarpals=0.174))
+        default_factory=lambda: dict(hand=0.192, carpals=0.224, metacarpals=0.174,
+                                     wrist=0.3, fingers=0.174))
     stages: dict[RegionName, Annotated[PositiveCount, Field(le=7)]] = Field(  # first stages of EfficientNet
-        default_factory=lambda: dict(hand=6, carpals=5, metacarpals=5))
+        default_factory=lambda: dict(hand=6, carpals=5, metacarpals=5, wrist=5, fingers=5))
     margin: Share = 0.1             # stored around each region, share of its size
     folds: Annotated[PositiveCount, Field(ge=2)] = 5  # parts of the cohort, held out in turn
     deals: PositiveCount = 1        # how often the radiographs are dealt to the folds; one network per deal

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['RESIDENT', 'sample_matrices', 'warp_batch', 'sample_lookup_tables', 'apply_lookup_tables',
-           'vary_sharpness', 'epoch_seed', 'ArrayLoader', 'pick_device', 'fast_bfloat16',
-           'CheckpointError', 'Checkpoint', 'write_checkpoint', 'read_checkpoint', 'digest',
-           'new_network', 'FitJob', 'initial_network', 'format_epoch', 'DivergedError', 'fit']
+           'vary_sharpness', 'add_noise', 'epoch_seed', 'ArrayLoader', 'pick_device',
+           'fast_bfloat16', 'CheckpointError', 'Checkpoint', 'write_checkpoint', 'read_checkpoint',
+           'digest', 'new_network', 'FitJob', 'initial_network', 'format_epoch', 'DivergedError',
+           'fit']
 
 # %% ../../nbs/training/51_core.ipynb #03
 import hashlib
@@ -150,6 +151,20 @@ def vary_sharpness(
     smooth = F.conv2d(F.conv2d(padded, taps.view(1, 1, 1, 7)), taps.view(1, 1, 7, 1))
     by = (2 * torch.rand(len(images), 1, 1, 1, generator=generator) - 1) * share
     return (images + by.to(images.device, non_blocking=True) * (images - smooth)).clamp_(0, 1)
+
+# %% ../../nbs/training/51_core.ipynb #noise
+def add_noise(
+    images:torch.Tensor,  # float32 (n, 1, h, w) in [0, 1]
+    sd:float,             # largest standard deviation of the noise, in the unit of the images
+    generator:torch.Generator|None=None, # source of the random numbers, on the CPU
+) -> torch.Tensor:        # as `images`
+    "Add noise of a random strength to each image; its grain is the same in the whole batch"
+    n, _, height, width = images.shape
+    grain = int(torch.randint(1, 5, (1,), generator=generator))
+    noise = torch.randn(n, 1, -(-height // grain), -(-width // grain), generator=generator)
+    noise = F.interpolate(noise, scale_factor=grain)[:, :, :height, :width]
+    noise *= sd * torch.rand(n, 1, 1, 1, generator=generator)
+    return (images + noise.to(images.device, non_blocking=True)).clamp_(0, 1)
 
 # %% ../../nbs/training/51_core.ipynb #19
 def epoch_seed(

@@ -28,6 +28,7 @@ from ..registration import region_matrix
 from boneage.training.core import (
     ArrayLoader,
     FitJob,
+    add_noise,
     apply_lookup_tables,
     digest,
     fit,
@@ -157,6 +158,7 @@ class _PrepareAges:
         tables = sample_lookup_tables(n, self.augmentation, generator)
         x = warp_batch(apply_lookup_tables(regions, tables), matrices, self.shape)
         if self.augmentation.sharpness: x = vary_sharpness(x, self.augmentation.sharpness, generator)
+        if self.augmentation.noise: x = add_noise(x, self.augmentation.noise, generator)
         return x.to(memory_format=torch.channels_last), torch.stack([months, sex], 1).float()
 
 
