@@ -39,6 +39,7 @@ from .inference import MONTHS, NetworkInput, OnnxNetwork, WeightsError, output_t
 from .keypoints import detect_key_points, tta_matrices
 from .radiographs import RadiographError, RadiographFile, RadiographWarning, open_radiograph
 from boneage.registration import (
+    ALL_REGIONS,
     FRAME_CAPITATE,
     FRAME_TIP,
     KEY_POINTS,
@@ -57,7 +58,7 @@ class Assessment:
     "The assessment of one radiograph; values that could not be computed are NaN"
     bone_age_months: float
     interval_months: tuple[float, float]        # 90 % interval, within [0, 240]
-    region_months: dict[str, float]             # mean of the models of "hand", "carpals", "metacarpals"
+    region_months: dict[str, float]             # mean of the models of each region: "hand", "carpals", …
     mask: np.ndarray                            # bool (H, W), in the pixels of the input
     key_points: dict[str, tuple[float, float]]  # "middle_tip", "capitate", "thumb_tip": (x, y), pixels
     frame_from_image: np.ndarray                # 3×3, from the input's pixels to the 2080×1600 frame
@@ -413,7 +414,7 @@ def _member_input(folder, member, config):
     kind, region = (member.split("-") + ["", ""])[:2]
     network_input = NetworkInput.from_config(config, kind=kind, region=region, scale=0., margin=0., tta=())
     region, scale, shape = network_input.region, network_input.scale, config.get("shape")
-    known = region in REGION_NAMES and region_matrix(find_region(region, network_input.box), scale)
+    known = region in ALL_REGIONS and region_matrix(find_region(region, network_input.box), scale)
     if not known or known[1] != tuple(shape or ()):
         raise WeightsError(f"{folder / member / 'config.json'}: region {region!r} at scale {scale} "
                            f"does not give an image of shape {shape}.")
@@ -478,10 +479,10 @@ def _interval(months, distribution, rule):
 
 
 def _region_means(predictions):
-    "The mean age of each region's members; NaN for a region without members"
-    by_region = {name: [part.months for part in predictions if part.region == name] for name in REGION_NAMES}
+    "The mean age of each region's members; NaN for one of the paper's regions without members"
+    by_region = {name: [part.months for part in predictions if part.region == name] for name in ALL_REGIONS}
     return {name: float(np.clip(np.mean(months), 0, MONTHS)) if months else math.nan
-            for name, months in by_region.items()}
+            for name, months in by_region.items() if months or name in REGION_NAMES}
 
 # %% ../nbs/assessing/20_assessment.ipynb #69
 MIN_HAND_CONFIDENCE = 0.3  # with a lower confidence, the image shows no hand
