@@ -738,6 +738,10 @@ class ReleaseOptions:
     grid: Annotated[Path|None, typer.Option(
         metavar="DIR", show_default=False,
         help="Folder results/ of a run with the profile sample; its numbers are added to the card.")] = None
+    thumbnails: Annotated[Path|None, typer.Option(
+        metavar="DIR", show_default=False,
+        help="Folder of a run with the profile thumbnail, such as work/thumbnail. Networks that the profile "
+             "names start from its thumbnails; those of radiographs in --data are left out.")] = None
     publish: Annotated[Path|None, typer.Option(
         metavar="DIR", show_default=False,
         help="Folder to publish networks, cards and ensemble rules in, as in boneage/weights.")] = None
@@ -803,7 +807,8 @@ def _fit_release(
     held_out = assess_held_out(workspace, assessors)
     if options.publish and not seen:
         publish_preprocessing(workspace, options.publish, held_out, assessors, today)
-    card = release_ages(workspace, typer.echo, not weights, seen, options.grid, weights)
+    card = release_ages(workspace, typer.echo, not weights, seen, options.grid, weights,
+                        options.thumbnails)
     if options.publish: _publish_release(workspace, options, card, today)
     return card
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Augmentation', 'Schedule', 'CohortSettings', 'SegmentationSettings', 'KeyPointSettings',
-           'BoneAgeSettings', 'LearningCurveSettings', 'FineTuningSettings', 'ClusterSettings',
-           'Profile', 'change_settings', 'ProfileError', 'load_profile']
+           'BoneAgeSettings', 'LearningCurveSettings', 'ThumbnailFitSettings', 'FineTuningSettings',
+           'ClusterSettings', 'Profile', 'change_settings', 'ProfileError', 'load_profile']
 
 # %% ../../nbs/datasets/32_profiles.ipynb #02
 import os
@@ -222,6 +222,16 @@ class LearningCurveSettings:
 
 # %% ../../nbs/datasets/32_profiles.ipynb #24
 @dataclass(frozen=True, config=STRICT)
+class ThumbnailFitSettings:
+    "Fits on many thumbnails, before the fits on the folds or instead of them"
+    epochs: dict[RegionName, PositiveCount] = Field(default_factory=dict)  # on thumbnails, before the folds
+    schedule: Schedule = Schedule(12, 4e-4, 0.02, clip=5.0, bfloat16=False)  # on the folds, after thumbnails
+    noise: Share = 0.03             # augmentation of these fits, see `Augmentation`
+    low_resolution: Amount = 0.0    # scale of a network for the hand, fitted on thumbnails alone; 0: none
+    low_resolution_epochs: PositiveCount = 12
+
+
+@dataclass(frozen=True, config=STRICT)
 class FineTuningSettings:
     "Bone-age networks for little data, fitted from ImageNet weights, like the released ones"
     regions: Regions = ("hand", "carpals", "metacarpals")  # one network per region and fold
@@ -234,6 +244,7 @@ class FineTuningSettings:
     folds: Annotated[PositiveCount, Field(ge=2)] = 5  # parts of the cohort, held out in turn
     deals: PositiveCount = 1        # how often the radiographs are dealt to the folds; one network per deal
     start: Start = "imagenet"       # or a folder of fitted networks to start from, or "nothing"
+    thumbnails: ThumbnailFitSettings = ThumbnailFitSettings()
     dropout: Share = 0.2
     schedule: Schedule = Schedule(40, 8e-4, 0.02, clip=5.0, bfloat16=False)
     batch_size: PositiveCount = 32
