@@ -29,6 +29,7 @@ from boneage.ensembles import (
     ENSEMBLE_KEYS,
     EnsembleRule,
     average_distributions,
+    consensus_interval,
     distribution_sd,
     ensemble_mean,
     interval_half_width,
@@ -56,7 +57,7 @@ from .segmentation import Segmentation, segment
 class Assessment:
     "The assessment of one radiograph; values that could not be computed are NaN"
     bone_age_months: float
-    interval_months: tuple[float, float]        # 90 % interval, within [0, 240]
+    interval_months: tuple[float, float]        # 90 % interval of one reader, within [0, 240]
     region_months: dict[str, float]             # mean of the models of "hand", "carpals", "metacarpals"
     mask: np.ndarray                            # bool (H, W), in the pixels of the input
     key_points: dict[str, tuple[float, float]]  # "middle_tip", "capitate", "thumb_tip": (x, y), pixels
@@ -68,6 +69,11 @@ class Assessment:
     growth: Any = None                          # a `Growth` if the child's age was given
     sex: str|None = None                        # "M", "F", or None: networks for both sexes
     sex_from: str|None = None                   # "given", "DICOM header" or None
+
+    @property
+    def consensus_months(self) -> tuple[float, float]:
+        "90 % interval of the mean of six readers, inside `interval_months`"
+        return tuple(consensus_interval(self.bone_age_months, *self.interval_months).tolist())
 
 # %% ../nbs/assessing/20_assessment.ipynb #11
 def load_source(

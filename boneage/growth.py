@@ -264,7 +264,7 @@ _CHILDREN = {"M": "boys", "F": "girls"}
 class BoneAge:
     "A predicted bone age, or one read by a person"
     months: float
-    interval: tuple[float, float] = (math.nan, math.nan)  # 90 % interval; NaN without one
+    interval: tuple[float, float] = (math.nan, math.nan)  # 90 % interval of one reader; NaN without one
     distribution: Sequence[float]|None = None             # probability of each month, from 0 on
 
 
