@@ -11,7 +11,7 @@ __all__ = ['MIN_GREY_RANGE', 'FOREARM_ROW', 'EDGE_WIDTH', 'MAX_CUT_LENGTH', 'MIN
            'registration_warnings', 'detail_warnings', 'interval_warnings', 'age_warnings',
            'check_output_type', 'Assessor', 'load_assessor', 'apply_tta', 'ModelPrediction',
            'predict_with_members', 'AgePrediction', 'predict_bone_age', 'assess_image',
-           'add_growth']
+           'add_growth', 'sex_warnings']
 
 # %% ../nbs/assessing/20_assessment.ipynb #02
 import math
@@ -344,7 +344,9 @@ class Assessor:
         result = assess_image(opened.image, sex, self)
         result = replace(result, sex=sex, sex_from=sex_from,
                          warnings=[*opened.warnings, *warnings, *result.warnings])
-        return add_growth(result, sex, age, height_cm, sds_table) if grows else result
+        if not grows: return result
+        result = add_growth(result, sex, age, height_cm, sds_table)
+        return replace(result, warnings=[*result.warnings, *sex_warnings(self, opened.image, result)])
 
 # %% ../nbs/assessing/20_assessment.ipynb #52
 def load_assessor(
@@ -535,3 +537,21 @@ def add_growth(
     from boneage.growth import BoneAge, assess_growth
     bone_age = BoneAge(result.bone_age_months, result.interval_months, result.distribution)
     return replace(result, growth=assess_growth(bone_age, sex, age, height_cm, sds_table))
+
+# %% ../nbs/assessing/20_assessment.ipynb #con-sex-warnings
+def sex_warnings(
+    assessor:Assessor,
+    image:np.ndarray,   # (H, W) float32 in [0, 1]
+    result:Assessment,  # with `growth`
+) -> list[RadiographWarning]:  # one, or none
+    "Warn when the bone age fits the child's age much better for the other sex"
+    from boneage.growth import BoneAge, assess_growth, fits_other_sex
+    growth, other = result.growth, {"M": "F", "F": "M"}.get(result.sex)
+    if not {result.sex, other} <= set(assessor.rules) or not fits_other_sex(growth.sds, 0): return []
+    bone_age = BoneAge(assessor.assess(image, other).bone_age_months)
+    there = assess_growth(bone_age, other, growth.age_months, table=growth.table)
+    if not fits_other_sex(growth.sds, there.sds): return []
+    given, fits = ("girl", "boy") if other == "M" else ("boy", "girl")
+    sentence = (f"The bone age fits the child's age much better for a {fits} than for a {given}: "
+                f"check the sex. If it is right, the bone age is {growth.category}.")
+    return [RadiographWarning(sentence, "sex")]
