@@ -175,7 +175,12 @@ def _evaluations(result):
 def _comments(result):
     "Terms of use, the meaning of the uncertainty, and warnings, as content of the group"
     from highdicom import sr
-    lines = [f"{PURPOSE}.", "The range of measurement uncertainty is a 90 % interval.", *result.warnings]
+    lines = [f"{PURPOSE}.", "The range of measurement uncertainty is a 90 % interval of one reader."]
+    low, high = result.consensus_months
+    if not math.isnan(low):
+        lines.append(f"90 % interval of the mean of six readers: {low:.1f} to {high:.1f} months. "
+                     "It is derived with an SD of 6 months for one reader, not calibrated.")
+    lines += result.warnings
     return [sr.TextContentItem(find_code("comment"), _ascii(str(line)),
                                relationship_type=sr.RelationshipTypeValues.CONTAINS) for line in lines]
 

@@ -6,12 +6,11 @@
 __all__ = ['MIN_GREY_RANGE', 'FOREARM_ROW', 'EDGE_WIDTH', 'MAX_CUT_LENGTH', 'MIN_MASK_QUALITY',
            'MAX_SECOND_COMPONENT', 'REGISTRATION_LIMITS', 'MIN_HAND_LENGTH', 'MAX_HALF_WIDTH',
            'MIN_RELIABLE_AGE', 'MATURE_AGE', 'NO_PREDICTION', 'MIN_HAND_CONFIDENCE', 'NO_HAND',
-           'Assessment', 'load_source', 'load_radiograph', 'choose_sex', 'weights_folder',
-           'load_ensemble_rules', 'exposure_warnings', 'cut_warnings', 'mask_warnings',
-           'registration_warnings', 'detail_warnings', 'interval_warnings', 'age_warnings',
-           'check_output_type', 'Assessor', 'load_assessor', 'apply_tta', 'ModelPrediction',
-           'predict_with_members', 'AgePrediction', 'predict_bone_age', 'assess_image',
-           'add_growth']
+           'load_source', 'load_radiograph', 'choose_sex', 'weights_folder', 'load_ensemble_rules',
+           'exposure_warnings', 'cut_warnings', 'mask_warnings', 'registration_warnings',
+           'detail_warnings', 'interval_warnings', 'age_warnings', 'check_output_type', 'Assessor',
+           'load_assessor', 'apply_tta', 'ModelPrediction', 'predict_with_members', 'AgePrediction',
+           'predict_bone_age', 'assess_image', 'add_growth', 'sex_warnings']
 
 # %% ../nbs/assessing/20_assessment.ipynb #02
 import math
@@ -29,6 +28,7 @@ from boneage.ensembles import (
     ENSEMBLE_KEYS,
     EnsembleRule,
     average_distributions,
+    consensus_interval,
     distribution_sd,
     ensemble_mean,
     interval_half_width,
@@ -57,8 +57,13 @@ from .segmentation import Segmentation, segment
 class Assessment:
     "The assessment of one radiograph; values that could not be computed are NaN"
     bone_age_months: float
+<<<<<<< ours
     interval_months: tuple[float, float]        # 90 % interval, within [0, 240]
     region_months: dict[str, float]             # mean of the models of each region: "hand", "carpals", …
+=======
+    interval_months: tuple[float, float]        # 90 % interval of one reader, within [0, 240]
+    region_months: dict[str, float]             # mean of the models of "hand", "carpals", "metacarpals"
+>>>>>>> theirs
     mask: np.ndarray                            # bool (H, W), in the pixels of the input
     key_points: dict[str, tuple[float, float]]  # "middle_tip", "capitate", "thumb_tip": (x, y), pixels
     frame_from_image: np.ndarray                # 3×3, from the input's pixels to the 2080×1600 frame
@@ -69,6 +74,11 @@ class Assessment:
     growth: Any = None                          # a `Growth` if the child's age was given
     sex: str|None = None                        # "M", "F", or None: networks for both sexes
     sex_from: str|None = None                   # "given", "DICOM header" or None
+
+    @property
+    def consensus_months(self) -> tuple[float, float]:
+        "90 % interval of the mean of six readers, inside `interval_months`"
+        return tuple(consensus_interval(self.bone_age_months, *self.interval_months).tolist())
 
 # %% ../nbs/assessing/20_assessment.ipynb #11
 def load_source(
@@ -339,7 +349,9 @@ class Assessor:
         result = assess_image(opened.image, sex, self)
         result = replace(result, sex=sex, sex_from=sex_from,
                          warnings=[*opened.warnings, *warnings, *result.warnings])
-        return add_growth(result, sex, age, height_cm, sds_table) if grows else result
+        if not grows: return result
+        result = add_growth(result, sex, age, height_cm, sds_table)
+        return replace(result, warnings=[*result.warnings, *sex_warnings(self, opened.image, result)])
 
 # %% ../nbs/assessing/20_assessment.ipynb #52
 def load_assessor(
@@ -530,3 +542,21 @@ def add_growth(
     from boneage.growth import BoneAge, assess_growth
     bone_age = BoneAge(result.bone_age_months, result.interval_months, result.distribution)
     return replace(result, growth=assess_growth(bone_age, sex, age, height_cm, sds_table))
+
+# %% ../nbs/assessing/20_assessment.ipynb #con-sex-warnings
+def sex_warnings(
+    assessor:Assessor,
+    image:np.ndarray,   # (H, W) float32 in [0, 1]
+    result:Assessment,  # with `growth`
+) -> list[RadiographWarning]:  # one, or none
+    "Warn when the bone age fits the child's age much better for the other sex"
+    from boneage.growth import BoneAge, assess_growth, fits_other_sex
+    growth, other = result.growth, {"M": "F", "F": "M"}.get(result.sex)
+    if not {result.sex, other} <= set(assessor.rules) or not fits_other_sex(growth.sds, 0): return []
+    bone_age = BoneAge(assessor.assess(image, other).bone_age_months)
+    there = assess_growth(bone_age, other, growth.age_months, table=growth.table)
+    if not fits_other_sex(growth.sds, there.sds): return []
+    given, fits = ("girl", "boy") if other == "M" else ("boy", "girl")
+    sentence = (f"The bone age fits the child's age much better for a {fits} than for a {given}: "
+                f"check the sex. If it is right, the bone age is {growth.category}.")
+    return [RadiographWarning(sentence, "sex")]

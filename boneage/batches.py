@@ -65,7 +65,6 @@ def assessment_record(
     result,            # an `Assessment`
 ) -> dict:             # ready for JSON
     "Convert the results of one radiograph to plain numbers and text"
-    low, high = json_value(result.interval_months)
     points = {name: None if None in json_value(point) else json_value(point)
               for name, point in result.key_points.items()}
     frame = json_value(result.frame_from_image)
@@ -73,11 +72,17 @@ def assessment_record(
     sex = None if sex == "unknown" else sex
     return dict(path=printable(path), sex=sex, sex_from=sex_from,
                 bone_age_months=json_value(result.bone_age_months),
-                interval_months=None if low is None else [low, high],
+                interval_months=_known(result.interval_months),
+                consensus_months=_known(result.consensus_months),
                 region_months=json_value(result.region_months), key_points=points,
                 frame_from_image=None if frame[0][0] is None else frame, mirrored=result.mirrored,
                 confidence=json_value(result.confidence), warnings=list(map(str, result.warnings)),
                 warning_codes=[getattr(warning, "code", "") for warning in result.warnings])
+
+
+def _known(ends):
+    "The ends of an interval as a list; None where they are not known"
+    return None if math.isnan(ends[0]) else json_value(ends)
 
 # %% ../nbs/assessing/22_batches.ipynb #growth-part
 def growth_part(
@@ -135,6 +140,8 @@ def format_record(
     if record["sex_from"] == "DICOM header": sex += ", from the DICOM header"
     regions = [f"{name} {value:.0f}" for name, value in record["region_months"].items() if value is not None]
     lines = [f"{record['path']}: {age}{between}; {sex}"]
+    if ends := record["consensus_months"]:
+        lines.append(f"  mean of six readers: 90 % between {ends[0]:.0f} and {ends[1]:.0f}")
     if regions: lines.append(f"  by region: {', '.join(regions)}")
     lines += [f"  {line}" for line in format_child(record)]
     return "\n".join([*lines, *(f"  warning: {warning}" for warning in record["warnings"])])
@@ -146,6 +153,7 @@ def as_row(
     "Convert the record of one radiograph to a row of a table"
     row = {key: record[key] for key in ("path", "sex", "sex_from", "bone_age_months")}
     row["interval_low"], row["interval_high"] = record["interval_months"] or (None, None)
+    row["consensus_low"], row["consensus_high"] = record["consensus_months"] or (None, None)
     for name in ("hand", "carpals", "metacarpals"): row[f"{name}_months"] = record["region_months"].get(name)
     for name in ("middle_tip", "capitate", "thumb_tip"):
         row[f"{name}_x"], row[f"{name}_y"] = record["key_points"].get(name) or (None, None)
@@ -162,7 +170,7 @@ def as_row(
 def table_columns() -> list[str]:
     "The columns of the table of results"
     nothing = dict.fromkeys(("path", "sex", "sex_from", "bone_age_months", "interval_months",
-                             "frame_from_image", "confidence"))
+                             "consensus_months", "frame_from_image", "confidence"))
     lists = dict(region_months={}, key_points={}, mirrored=False, warnings=[], warning_codes=[])
     return list(as_row(nothing | lists))
 

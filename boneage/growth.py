@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['MAX_AGE', 'AGE_TOLERANCE', 'AGE_COLUMNS', 'UNCHECKED', 'SDS_TABLES', 'SDS_LIMIT', 'COLUMNS',
-           'COLUMN_LIMIT', 'HEIGHTS', 'GrowthError', 'parse_age', 'check_age', 'parse_date',
-           'age_between', 'AgeFacts', 'ChronologicalAge', 'choose_age', 'format_months',
-           'read_dicom_age', 'read_age_columns', 'read_number', 'ReferenceTable',
+           'COLUMN_LIMIT', 'HEIGHTS', 'SEX_ODDS', 'GrowthError', 'parse_age', 'check_age',
+           'parse_date', 'age_between', 'AgeFacts', 'ChronologicalAge', 'choose_age',
+           'format_months', 'read_dicom_age', 'read_age_columns', 'read_number', 'ReferenceTable',
            'read_reference_tables', 'interpolate', 'BoneAge', 'find_standard', 'AdultHeight',
            'check_height', 'predict_adult_height', 'find_column', 'Growth', 'check_child',
-           'find_category', 'assess_growth', 'growth_record', 'describe_reference',
-           'format_reference', 'format_growth']
+           'find_category', 'assess_growth', 'fits_other_sex', 'growth_record',
+           'describe_reference', 'format_reference', 'format_growth']
 
 # %% ../nbs/assessing/16_growth.ipynb #growth-imports
 import csv
@@ -264,7 +264,7 @@ _CHILDREN = {"M": "boys", "F": "girls"}
 class BoneAge:
     "A predicted bone age, or one read by a person"
     months: float
-    interval: tuple[float, float] = (math.nan, math.nan)  # 90 % interval; NaN without one
+    interval: tuple[float, float] = (math.nan, math.nan)  # 90 % interval of one reader; NaN without one
     distribution: Sequence[float]|None = None             # probability of each month, from 0 on
 
 
@@ -416,6 +416,17 @@ def _shares(distribution, low, high):
     below = sum(share for month, share in enumerate(distribution) if month < low)
     above = sum(share for month, share in enumerate(distribution) if month > high)
     return float(below), float(above)
+
+# %% ../nbs/assessing/16_growth.ipynb #con-sex-check
+SEX_ODDS = 20  # how many times more probable a bone age must be for the other sex
+
+
+def fits_other_sex(
+    sds:float,    # for the sex given; NaN without one
+    other:float,  # of the bone age for the other sex, by the table for the other sex
+) -> bool:        # arrays give an array
+    "Whether a bone age is more probable for the other sex, at least `SEX_ODDS` times"
+    return sds**2 - other**2 > 2*math.log(SEX_ODDS)
 
 # %% ../nbs/assessing/16_growth.ipynb #growth-format
 def growth_record(

@@ -79,7 +79,9 @@ def test_report_reads_back(written, original):
     assert numbers == {CODES[name][0]: value for name, value in expected.items()}
     assert images == [pydicom.dcmread(original).SOPInstanceUID]
     assert any("No clinician has checked" in text and "8 y 0 m" in text for text in texts)
-    assert any("90 % interval" in text for text in texts) and any("doubtful" in text for text in texts)
+    assert any("90 % interval of one reader." in text for text in texts)
+    assert any("mean of six readers: 77.1 to 112.9 months" in text for text in texts)
+    assert any("doubtful" in text for text in texts)
 
 
 @installed

@@ -71,6 +71,8 @@ def test_each_sex_has_its_ensemble_members(assessor, radiograph):
                                [(2*80 + 100 + 120)/4, (3*150 + 100)/4, (100 + 120)/2], atol=1e-3)
     np.testing.assert_allclose(girl.interval_months, (75, 115), atol=1e-3)
     np.testing.assert_allclose(unknown.interval_months, (0, 220), atol=1e-3)  # 110 ± 110: nothing below zero
+    half = math.sqrt(20**2 - 5/6*(1.645*6)**2)  # one reader scatters by 6 months, the mean of six by a sixth
+    np.testing.assert_allclose(girl.consensus_months, (95 - half, 95 + half), atol=1e-3)
     regions = [girl.region_months["hand"], girl.region_months["carpals"], boy.region_months["metacarpals"]]
     np.testing.assert_allclose(regions, [90, 120, 150], atol=1e-3)
     assert math.isnan(girl.region_months["metacarpals"]) and math.isnan(boy.region_months["carpals"])

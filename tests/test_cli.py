@@ -33,7 +33,7 @@ def test_folder_as_text(radiographs, models):
     code, out, err = call("assess", radiographs, "--sex", "F", "--weights", models)
     assert (code, err) == (0, "")
     assert out.count("bone age 95 months (7 y 11 m), 90 % between 75 and 115; sex F") == 3
-    assert "by region: hand 90, carpals 120" in out
+    assert out.count("  mean of six readers: 90 % between 77 and 113\n  by region: hand 90, carpals 120") == 3
 
 
 def test_json_is_a_list_with_one_object_for_each(radiographs, models):
@@ -46,6 +46,7 @@ def test_json_is_a_list_with_one_object_for_each(radiographs, models):
                                "key_points", "frame_from_image", "mirrored", "warnings"}
         assert output["sex"] is None and output["bone_age_months"] == pytest.approx(110, abs=1e-3)
         assert output["interval_months"] == pytest.approx([0, 220], abs=1e-3)
+        assert output["consensus_months"] == pytest.approx([0.37, 219.63], abs=0.01)
         assert output["region_months"]["metacarpals"] is None
         assert np.shape(output["frame_from_image"]) == (3, 3)
         assert set(output["key_points"]) == {"middle_tip", "capitate", "thumb_tip"}
@@ -56,7 +57,7 @@ def test_unknown_values_are_null_in_json(radiographs, tmp_path):
     code, out, _ = call("assess", radiographs/"1.png", "--json", "--weights", bare)
     output = json.loads(out)[0]
     assert code == 0 and "NaN" not in out
-    assert output["bone_age_months"] is None and output["interval_months"] is None
+    assert {output[f"{key}_months"] for key in ("bone_age", "interval", "consensus")} == {None}
     assert set(output["region_months"].values()) == {None}
     assert output["frame_from_image"] is not None and output["warnings"]
 
@@ -77,6 +78,8 @@ def test_damaged_files_are_reported_and_skipped(radiographs, models, image, tmp_
     with table.open() as file: rows = list(csv.DictReader(file))
     assert len(rows) == 3 and {row["sex"] for row in rows} == {"M"}
     assert all(abs(float(row["bone_age_months"]) - 137.5) < 1e-2 for row in rows)
+    widths = [float(row["consensus_high"]) - float(row["consensus_low"]) for row in rows]
+    assert widths == pytest.approx([2*11.99]*3, abs=0.02)  # half of the first interval: 15
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []  # no unfinished file
 
 

@@ -386,6 +386,7 @@ def test_errors_by_hand():
     assert [row["within 12"] for row in (everyone, boys, girls)] == [0.8, 0.667, 1]
     assert [row["coverage"] for row in (everyone, boys, girls)] == [0.6, 0.333, 1]
     assert everyone["median width"] == 15 and everyone["interval score"] == pytest.approx(54.2)
+    assert everyone["median consensus width"] == 8.1  # 2 · 1.645 · 6 / √6: most are narrower than a reader
 
 
 # ------------------------------------------------------------------ changes of pose and exposure

@@ -519,7 +519,8 @@ def format_assessment(
     "Bone age, interval and sex in one line"
     if np.isnan(result.bone_age_months): return "bone age not known"
     months, (low, high) = round(result.bone_age_months), result.interval_months
-    between = "" if np.isnan(low) else f", 90 % between {low:.0f} and {high:.0f}"
+    ends = "mean of six readers: {:.0f} to {:.0f}".format(*result.consensus_months)
+    between = "" if np.isnan(low) else f", 90 % between {low:.0f} and {high:.0f} ({ends})"
     of_sex = dict(M="boy", F="girl").get(sex, "sex not given")
     return f"{months} months ({months // 12} y {months % 12} m){between}; {of_sex}"
 
@@ -537,7 +538,7 @@ def draw_distribution(
     axis,
     result:Assessment,
 ):
-    "The distribution over the months with bone age and interval, or a text if there is no bone age"
+    "The distribution over the months with bone age and intervals, or a text if there is no bone age"
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.set(yticks=[], xlabel="bone age, months", xticks=range(0, 241, 24), xlim=(0, 240))
     if np.isnan(result.bone_age_months):
@@ -549,7 +550,8 @@ def draw_distribution(
         axis.fill_between(months, result.distribution, color=REGION_COLOURS["hand"], alpha=0.25, lw=0)
     axis.axvline(result.bone_age_months, color=REGION_COLOURS["ensemble"], lw=2)
     if not np.isnan(result.interval_months[0]):
-        axis.axvspan(*result.interval_months, color=REGION_COLOURS["ensemble"], alpha=0.08, lw=0)
+        for ends in (result.interval_months, result.consensus_months):
+            axis.axvspan(*ends, color=REGION_COLOURS["ensemble"], alpha=0.08, lw=0)
     axis.set_ylim(0, None)
 
 # %% ../../nbs/paper/61_figures.ipynb #53

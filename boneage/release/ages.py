@@ -44,6 +44,7 @@ from boneage.ensembles import (
     EnsembleRule,
     average_distributions,
     conformal_half_width,
+    consensus_interval,
     distribution_sd,
     ensemble_mean,
     interval_half_width,
@@ -339,6 +340,7 @@ def _error_row(group, rows):
     numbers = score(rows).iloc[0]
     covered = proportion_estimate((rows.low <= rows.bone_age) & (rows.bone_age <= rows.high))
     penalised = interval_score(rows.bone_age, rows.low, rows.high)
+    low, high = consensus_interval(rows.predicted, rows.low, rows.high)
     def number(value): return None if np.isnan(value) else round(value, 2)  # JSON has no NaN
     return {"group": group, "radiographs": len(rows), "MAE": round(numbers.mae, 2),
             "low": number(numbers.low), "high": number(numbers.high), "bias": round(numbers.bias, 2),
@@ -346,6 +348,7 @@ def _error_row(group, rows):
             "coverage": round(covered.value, 3), "coverage, low": round(covered.low, 3),
             "coverage, high": round(covered.high, 3),
             "median width": round(float((rows.high - rows.low).median()), 1),
+            "median consensus width": round(float(np.median(high - low)), 1),
             "interval score": round(float(penalised.mean()), 1)}
 
 # %% ../../nbs/release/71_ages.ipynb #21
