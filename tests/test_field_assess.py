@@ -102,6 +102,19 @@ def test_ids_and_empty_cells_as_spreadsheets_write_them(tmp_path, models, image)
     assert "these columns are not used: remark." in err
 
 
+def test_a_table_is_read_once(tmp_path, models, image):
+    "A pipe, such as the shell's <(…), can't be read a second time"
+    write_radiograph(tmp_path/"1.png", image)
+    os.mkfifo(tmp_path/"pipe")
+    writer = threading.Thread(target=(tmp_path/"pipe").write_text, args=["id,sex,age\n1,F,10y\n"])
+    writer.start()
+    code, records, err = assessed(tmp_path/"1.png", "--sexes", tmp_path/"pipe", "--csv", tmp_path/"ages.csv",
+                                  "--weights", models)
+    writer.join(20)
+    record, = records.values()
+    assert code == 0 and (record["sex"], record["chronological_age_months"]) == ("F", 120), err
+
+
 @pytest.mark.parametrize("rows", ['1,F\n"2,M\n3,M\n', '1,F\n2,"M\n3,M\n4,"F\n', '1,F\n2,M\n3,M\n"4,F\n'])
 def test_a_quotation_mark_swallows_no_rows(tmp_path, rows):
     for name in "1234": (tmp_path/f"{name}.png").touch()
