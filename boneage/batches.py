@@ -458,13 +458,15 @@ def parallel_map(
 def figure_names(
     files:list[Path],
 ) -> dict[Path, str]: # file name of the PNG for each radiograph
-    "Choose distinct file names for the figures"
+    "Choose file names for the figures that every disk tells apart, whatever it makes of capitals and accents"
     from collections import Counter
     from hashlib import sha256
+    from unicodedata import normalize
     plain = {path: printable(path.name).replace(".", "-").replace("\\", "-") for path in files}
-    count = Counter(plain.values())
+    def alike(name): return normalize("NFC", name).casefold()
+    count = Counter(map(alike, plain.values()))
     def named(path, name):
-        if count[name] == 1 and len(name) <= 100: return f"{name}.png"
+        if count[alike(name)] == 1 and len(name) <= 100: return f"{name}.png"
         return f"{name[:100]}-{sha256(os.fsencode(path)).hexdigest()[:8]}.png"
     return {path: named(path, name) for path, name in plain.items()}
 
