@@ -217,6 +217,19 @@ def test_every_good_file_has_a_row_and_every_bad_one_a_sentence(troubled):
     assert "M\\xfcller.png" in done.stdout.decode() and "a\\nb.png" in done.stdout.decode()
 
 
+def test_the_folder_of_trouble_is_resumed_as_json_lines(troubled, models, tmp_path):
+    "Killed within its ninth row, its folder named in standard input"
+    folder, (good, bad, _), table, _ = troubled
+    rows = table.read_text("utf-8").splitlines(keepends=True)
+    (tmp_path/"ages.csv").write_text("".join(rows[:9]) + rows[9][:20], "utf-8")
+    arguments = ["assess", "-", "--jsonl", "--csv", tmp_path/"ages.csv", "--resume", "--weights", models]
+    done = CliRunner().invoke(app, list(map(str, arguments)), input=os.fsencode(folder))
+    paths = [json.loads(line)["path"] for line in done.stdout.splitlines()]
+    assert done.exit_code == 1 and len(paths) == len(set(paths)) == len(good) - 8, done.stderr
+    assert rows_of(tmp_path/"ages.csv")[8:] == [row for row in rows_of(table) if row["path"] in paths]
+    for name in bad: assert sum(f"{folder}/{name}" in line for line in done.stderr.splitlines()) == 1, name
+
+
 def test_figures_in_the_folder_are_not_assessed_again(tmp_path, models, image):
     name = os.fsdecode("é.png".encode("latin-1"))
     write_radiograph(tmp_path/name, image)
