@@ -129,7 +129,10 @@ def plain_number(
     return number[1].lstrip("0") or "0" if number else text
 
 # %% ../nbs/assessing/05_tables.ipynb #tables-sex
-_WORDS = dict(m="M", male="M", boy="M", f="F", female="F", girl="F")
+_BOYS = "m male males boy boys man mâle masculin männlich junge masculino niño maschio mannelijk jongen 男"
+_GIRLS = ("f female females girl girls woman femelle féminin weiblich mädchen femenino feminino niña femmina "
+          "vrouwelijk meisje 女")
+_WORDS = dict.fromkeys(_BOYS.split(), "M") | dict.fromkeys(_GIRLS.split(), "F")
 _YES, _NO = ("true", "1", "1.0", "yes", "y", "t"), ("false", "0", "0.0", "no", "n")
 _SEXES = {"male": _WORDS | dict.fromkeys(_YES, "M") | dict.fromkeys((*_NO, "f"), "F"),  # by the column's name
           "female": _WORDS | dict.fromkeys(_YES, "F") | dict.fromkeys(_NO, "M")}
