@@ -189,6 +189,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'boneage/datasets/annotations.py'),
                                               'boneage.datasets.annotations._name_nodes': ( 'datasets/annotations.html#_name_nodes',
                                                                                             'boneage/datasets/annotations.py'),
+                                              'boneage.datasets.annotations._note': ( 'datasets/annotations.html#_note',
+                                                                                      'boneage/datasets/annotations.py'),
                                               'boneage.datasets.annotations._polygon_area': ( 'datasets/annotations.html#_polygon_area',
                                                                                               'boneage/datasets/annotations.py'),
                                               'boneage.datasets.annotations._read_coco_mark': ( 'datasets/annotations.html#_read_coco_mark',
