@@ -6,11 +6,12 @@
 __all__ = ['MIN_GREY_RANGE', 'FOREARM_ROW', 'EDGE_WIDTH', 'MAX_CUT_LENGTH', 'MIN_MASK_QUALITY',
            'MAX_SECOND_COMPONENT', 'REGISTRATION_LIMITS', 'MIN_HAND_LENGTH', 'MAX_HALF_WIDTH',
            'MIN_RELIABLE_AGE', 'MATURE_AGE', 'NO_PREDICTION', 'MIN_HAND_CONFIDENCE', 'NO_HAND',
-           'load_source', 'load_radiograph', 'choose_sex', 'weights_folder', 'load_ensemble_rules',
-           'exposure_warnings', 'cut_warnings', 'mask_warnings', 'registration_warnings',
-           'detail_warnings', 'interval_warnings', 'age_warnings', 'check_output_type', 'Assessor',
-           'load_assessor', 'apply_tta', 'ModelPrediction', 'predict_with_members', 'AgePrediction',
-           'predict_bone_age', 'assess_image', 'add_growth', 'sex_warnings']
+           'Assessment', 'load_source', 'load_radiograph', 'choose_sex', 'weights_folder',
+           'load_ensemble_rules', 'exposure_warnings', 'cut_warnings', 'mask_warnings',
+           'registration_warnings', 'detail_warnings', 'interval_warnings', 'age_warnings',
+           'check_output_type', 'Assessor', 'load_assessor', 'apply_tta', 'ModelPrediction',
+           'predict_with_members', 'AgePrediction', 'predict_bone_age', 'assess_image',
+           'add_growth', 'sex_warnings']
 
 # %% ../nbs/assessing/20_assessment.ipynb #02
 import math
@@ -57,13 +58,8 @@ from .segmentation import Segmentation, segment
 class Assessment:
     "The assessment of one radiograph; values that could not be computed are NaN"
     bone_age_months: float
-<<<<<<< ours
-    interval_months: tuple[float, float]        # 90 % interval, within [0, 240]
-    region_months: dict[str, float]             # mean of the models of each region: "hand", "carpals", …
-=======
     interval_months: tuple[float, float]        # 90 % interval of one reader, within [0, 240]
-    region_months: dict[str, float]             # mean of the models of "hand", "carpals", "metacarpals"
->>>>>>> theirs
+    region_months: dict[str, float]             # mean of the models of each region: "hand", "carpals", …
     mask: np.ndarray                            # bool (H, W), in the pixels of the input
     key_points: dict[str, tuple[float, float]]  # "middle_tip", "capitate", "thumb_tip": (x, y), pixels
     frame_from_image: np.ndarray                # 3×3, from the input's pixels to the 2080×1600 frame

@@ -28,7 +28,7 @@ import typer
 
 from .files import WriteError, printable
 from .sexes import ID_COLUMNS, SEX_COLUMNS, match_rows
-from .tables import read_rows
+from .tables import Table
 
 # %% ../nbs/assessing/22_batches.ipynb #05
 def format_error(
@@ -190,10 +190,9 @@ def read_finished(
 
 # %% ../nbs/assessing/22_batches.ipynb #origin
 def describe_origin(
-    weights:Path|None,      # as for `load_assessor`
-    options:dict,           # whatever else the results depend on
-    table:Path|None = None, # file of sexes and ages
-) -> str:                   # one line
+    weights:Path|None,  # as for `load_assessor`
+    options:dict,       # whatever else the results depend on
+) -> str:               # one line
     "Describe what results are made with: version, networks, and the options as a short hash value"
     from hashlib import sha256
 
@@ -203,7 +202,7 @@ def describe_origin(
     kinds = (".json", ".safetensors", ".onnx")
     for path in sorted(path for path in folder.glob("**/*") if path.suffix in kinds):
         networks.update(path.relative_to(folder).as_posix().encode() + sha256(path.read_bytes()).digest())
-    others = sha256(repr(sorted(options.items())).encode() + (table.read_bytes() if table else b""))
+    others = sha256(repr(sorted(options.items())).encode())
     return (f"boneage {__version__}, networks {networks.hexdigest()[:8]}, "
             f"options {others.hexdigest()[:8]}")
 
@@ -306,27 +305,27 @@ class ChildOptions:
 
 
 def read_children(
-    path:Path,          # CSV with a column of ids, file names or paths
+    table:Table,        # has a column of ids, file names or paths
 ) -> dict[str, tuple]:  # name as it is written → an `AgeFacts`, and the height in cm or None
     "Read ages, dates and heights from a table; what can't be read becomes a problem of its row"
     from boneage.growth import AgeFacts
-    columns, rows = read_rows(path)
-    ids, children = next((name for name in ID_COLUMNS if name in columns), None), {}
-    for number, row in rows.items():
-        child, name = _read_child(row, f"{path.name}, row {number}"), row.get(ids, "")
+    ids, children = next((name for name in ID_COLUMNS if name in table.columns), None), {}
+    for number, row in table.rows.items():
+        child, name = _read_child(row, f"{table.path.name}, row {number}"), row.get(ids, "")
         if not name or child == (AgeFacts("table"), None): continue
         if children.setdefault(name, child) != child:
-            raise ValueError(f"{path}, row {number}: {name[:60]} has two ages or heights in this table.")
+            raise ValueError(f"{table.path}, row {number}: {name[:60]} has two ages or heights in this "
+                             "table.")
     return children
 
 
 def unused_columns(
-    path:Path,      # table of sexes and ages
-) -> list[str]:     # names, as `read_rows` returns them
+    table:Table,    # of sexes and ages
+) -> list[str]:     # names, as `Table` has them
     "List the columns of a table that hold neither a sex, an age nor a height"
     from boneage.growth import AGE_COLUMNS
     used = {*ID_COLUMNS, *SEX_COLUMNS, *AGE_COLUMNS, "height_cm", ""}
-    return [name for name in read_rows(path)[0] if name not in used]
+    return [name for name in table.columns if name not in used]
 
 
 def match_children(
@@ -467,13 +466,15 @@ def parallel_map(
 def figure_names(
     files:list[Path],
 ) -> dict[Path, str]: # file name of the PNG for each radiograph
-    "Choose distinct file names for the figures"
+    "Choose file names for the figures that every disk tells apart, whatever it makes of capitals and accents"
     from collections import Counter
     from hashlib import sha256
+    from unicodedata import normalize
     plain = {path: printable(path.name).replace(".", "-").replace("\\", "-") for path in files}
-    count = Counter(plain.values())
+    def alike(name): return normalize("NFC", name).casefold()
+    count = Counter(map(alike, plain.values()))
     def named(path, name):
-        if count[name] == 1 and len(name) <= 100: return f"{name}.png"
+        if count[alike(name)] == 1 and len(name) <= 100: return f"{name}.png"
         return f"{name[:100]}-{sha256(os.fsencode(path)).hexdigest()[:8]}.png"
     return {path: named(path, name) for path, name in plain.items()}
 

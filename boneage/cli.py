@@ -53,6 +53,7 @@ from boneage.batches import (
 )
 from .files import WriteError, printable
 from .sexes import match_sexes, read_sexes
+from .tables import Table, read_rows
 
 # %% ../nbs/assessing/28_cli.ipynb #05
 def fail(
@@ -239,6 +240,7 @@ def run_assessment(
     child_of:Callable[[Path], tuple]|None = None,  # file → from `find_child`
     rows:RecordTable|None = None,        # gets each record as soon as it is made
     restored:Callable[[str], str] = str, # from `replace_stdin`
+    origin:str = "",                     # from `describe_origin`, for DICOM objects
 ) -> tuple[list[str], list[dict]]:       # error messages, records
     "Assess files; print errors and, without `--json`, the results as they are made"
     problems, records = [], []
@@ -259,8 +261,8 @@ def run_assessment(
             step()
         try:
             assessor = load_assessor(options.weights, options.device)
-            for outcome in assess_files(files, assessor, sex_of, _find_outputs(options, files), child_of,
-                                        options.workers):
+            for outcome in assess_files(files, assessor, sex_of, _find_outputs(options, files, origin),
+                                        child_of, options.workers):
                 (on_error if isinstance(outcome, str) else done)(outcome)
         except WriteError as error: fail(error, 1)
         except ValueError as error: fail(error)
@@ -269,7 +271,7 @@ def run_assessment(
     return problems, records
 
 
-def _find_outputs(options, files):
+def _find_outputs(options, files, origin):
     "What is written for each radiograph beside its record → the function that writes it"
     outputs, names = {}, figure_names(files)
     if options.save_figure:
@@ -278,8 +280,7 @@ def _find_outputs(options, files):
         outputs["figure"] = draw
     if options.dicom:
         from boneage.archives import object_writer
-        outputs["DICOM objects"] = object_writer(
-            options.dicom, partial(_make_page, _describe_origin(options, options.sexes), options, []))
+        outputs["DICOM objects"] = object_writer(options.dicom, partial(_make_page, origin, options, []))
     return outputs
 
 
@@ -297,16 +298,18 @@ def _make_page(origin, options, visits, path, image, result, age):
                 origin, about)
 
 
-def _describe_origin(options, table):
-    "What the page of a command's radiograph is made with"
+def _describe_origin(options, content, folders=()):
+    "What the results of a command are made with: its options, the content of its table, what else it writes"
     names = ("sex", "smallest_change", *_GROWTH)
     chosen = {name: str(value) for name, value in vars(options).items() if name in names}
-    return describe_origin(options.weights, chosen, table)
+    chosen |= dict.fromkeys(folders, "given")  # rows that a resumed table has get no figure or object
+    if content: chosen["table"] = content
+    return describe_origin(options.weights, chosen)
 
 # %% ../nbs/assessing/28_cli.ipynb #growth-child-options
 def read_child_options(
     options:GrowthOptions,
-    table:Path|None = None,  # of the option --sexes
+    table:Table|None = None, # of the option --sexes
 ) -> ChildOptions:
     "Read ages, dates and heights from the options and the table; end the program if one can't be read"
     texts, facts, children = (options.age, options.birth_date, options.study_date), None, {}
@@ -334,7 +337,7 @@ def _check_drawing():
 
 def _check_options(
     options:AssessOptions,
-) -> tuple[dict, RecordTable|None]: # sexes by name; the table of results
+) -> tuple[Table|None, RecordTable|None, str]: # table of sexes; table of results; what these are made with
     "Check that the options are valid together, read the table of sexes, and open the destinations"
     folders = {"--save-figure": options.save_figure, "--dicom": options.dicom}
     folders = {option: folder for option, folder in folders.items() if folder}
@@ -348,13 +351,13 @@ def _check_options(
         for folder in folders.values(): _open_folder(folder)
         if folders: _check_drawing()
         if options.dicom: import_module("boneage.archives").check_packages()
-        table = read_sexes(options.sexes) if options.sexes else {}
-        if not options.csv_file: return table, None
-        rows = RecordTable(options.csv_file, options.resume)
-        chosen = {name: str(getattr(options, name)) for name in ("sex", *_GROWTH)}
-        chosen |= dict.fromkeys(folders, "given")  # rows that a resumed table has get no figure or object
-        rows.set_origin(describe_origin(options.weights, chosen, options.sexes))
-        return table, rows
+        table = read_rows(options.sexes) if options.sexes else None
+        if table: read_sexes(table)
+        rows = RecordTable(options.csv_file, options.resume) if options.csv_file else None
+        if not (rows or options.dicom): return table, None, ""
+        origin = _describe_origin(options, table and table.rows, folders)
+        if rows: rows.set_origin(origin)
+        return table, rows, origin
     except WriteError as error: fail(error, 1)
     except ValueError as error: fail(error)
 
@@ -367,36 +370,33 @@ def _open_folder(folder):
 
 
 def _find_sexes(
-    options:AssessOptions,
-    table:dict,          # from `read_sexes`
+    table:Table,
     files:list[Path],
     problems:list[str],  # gets a sentence if no row of the table fits
 ) -> dict[Path, str|None]:
     "Match the table of sexes with the files, and report how many rows fit"
-    if not options.sexes or not files: return {}
-    try: sexes, unused = match_sexes(table, files, options.sexes)
-    except ValueError as error: fail(error)
+    by_name = read_sexes(table)
+    sexes, unused = match_sexes(by_name, files, table.path)
     without = [path for path in files if path not in sexes]
-    sentence = f"{options.sexes}: {len(table) - len(unused)} of {len(table)} rows fit a radiograph"
+    sentence = f"{table.path}: {len(by_name) - len(unused)} of {len(by_name)} rows fit a radiograph"
     def first(names): return f"{', '.join(map(printable, names[:3]))}{' and more' if len(names) > 3 else ''}"
     if unused: sentence += f" (not {first(unused)})"
     if without: sentence += f"; {len(without)} of {len(files)} radiographs have no row ({first(without)})"
-    if columns := unused_columns(options.sexes): sentence += f"; these columns are not used: {first(columns)}"
+    if columns := unused_columns(table): sentence += f"; these columns are not used: {first(columns)}"
     typer.echo(f"{sentence}.", err=True)
     if not sexes: problems.append(sentence)
     return sexes
 
 
 def _match_table(
-    options:AssessOptions,
-    table:dict,                    # from `read_sexes`
+    table:Table|None,
     child_options:ChildOptions,
     files:list[Path],
     problems:list[str],
 ) -> tuple[dict, ChildOptions]:    # sexes by file; ages and heights by file
     "Match the rows of the table with the files"
-    sexes = _find_sexes(options, table, files, problems)
-    try: return sexes, match_children(child_options, files, options.sexes)
+    if not (table and files): return {}, child_options
+    try: return _find_sexes(table, files, problems), match_children(child_options, files, table.path)
     except ValueError as error: fail(error)
 
 
@@ -445,15 +445,15 @@ def assess(
 
     If a file cannot be read, an error names it, the other files are assessed, and the exit code is 1.
     """
-    (table, rows), sex = _check_options(options), options.sex and options.sex.value
-    child_options = read_child_options(options, options.sexes)
+    (table, rows, origin), sex = _check_options(options), options.sex and options.sex.value
+    child_options = read_child_options(options, table)
     with warnings.catch_warnings(action="ignore"), replace_stdin(options.paths) as (paths, restored):
         # Python's warnings are pydicom's, about headers; the results carry our own
         files, problems, passed_over = _collect_files(paths, rows)
-        sexes, children = _match_table(options, table, child_options, files, problems)
+        sexes, children = _match_table(table, child_options, files, problems)
         records, unread = [], []
         sex_of, child_of = partial(find_sex, sex=sex, table=sexes), partial(find_child, options=children)
-        if files: unread, records = run_assessment(options, files, sex_of, child_of, rows, restored)
+        if files: unread, records = run_assessment(options, files, sex_of, child_of, rows, restored, origin)
     if options.as_json: typer.echo(json.dumps(records, indent=1, allow_nan=False))
     try: rows and rows.close()
     except WriteError as error: fail(error, 1)
@@ -600,8 +600,7 @@ def report(
         with warnings.catch_warnings(action="ignore"):  # pydicom's, about headers
             assessor = load_assessor(options.weights, options.device)
             assessed = assess_file(options.path, assessor, sex, partial(find_child, options=child))
-            page = _make_page(_describe_origin(options, options.visits), options, visits, options.path,
-                              *assessed)
+            page = _make_page(_describe_origin(options, visits), options, visits, options.path, *assessed)
             if options.explain: page = _explain_page(page, assessor)
             write_page(options.out, page)
             if options.dicom: write_objects(options.dicom, options.path, page)

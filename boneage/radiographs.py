@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'SUFFIXES', 'DICOM_SUFFIXES', 'GIT_LFS', 'ICLOUD', 'TIFF_TAGS', 'MAX_PAGES',
-           'DEFLATED', 'JPEG_2000', 'JPEG_2000_SYNTAXES', 'JPEG_SYNTAXES', 'FIGURE_MARK',
-           'DICOM_DIRECTORY', 'SYSTEM_FOLDERS', 'RadiographError', 'RadiographWarning',
-           'ignore_warning', 'file_kind', 'other_kind', 'read_file', 'check_png', 'check_jpeg',
-           'tiff_tags', 'tiff_pages', 'select_page', 'check_tiff', 'check_pixels', 'check_file',
-           'captured_stderr', 'decode_image', 'to_unit', 'display_table', 'check_deflated',
-           'read_header', 'header_value', 'header_numbers', 'check_header', 'repair_header',
-           'decode_dicom', 'header_sex', 'read_dicom_sex', 'RadiographFile', 'open_radiograph',
-           'read_radiograph', 'write_radiograph', 'read_mask', 'write_mask', 'reason_to_pass_over',
-           'is_radiograph', 'is_system_folder', 'ignore_file', 'find_in_folder', 'find_radiographs']
+           'DEFLATED', 'JPEG_2000', 'JPEG_2000_SYNTAXES', 'JPEG_SYNTAXES', 'FEWEST_GREYS',
+           'FIGURE_MARK', 'DICOM_DIRECTORY', 'SYSTEM_FOLDERS', 'RadiographError',
+           'RadiographWarning', 'ignore_warning', 'file_kind', 'other_kind', 'read_file',
+           'check_png', 'check_jpeg', 'tiff_tags', 'tiff_pages', 'select_page', 'check_tiff',
+           'check_pixels', 'check_file', 'captured_stderr', 'decode_image', 'to_unit',
+           'display_table', 'check_deflated', 'read_header', 'header_value', 'header_numbers',
+           'check_header', 'repair_header', 'decode_dicom', 'header_sex', 'read_dicom_sex',
+           'RadiographFile', 'open_radiograph', 'read_radiograph', 'write_radiograph', 'read_mask',
+           'write_mask', 'reason_to_pass_over', 'is_radiograph', 'is_system_folder', 'ignore_file',
+           'find_in_folder', 'find_radiographs']
 
 # %% ../nbs/assessing/01_radiographs.ipynb #02
 import glob
@@ -86,9 +87,9 @@ def file_kind(
 
 # %% ../nbs/assessing/01_radiographs.ipynb #field-other
 _OTHER_KINDS = {  # beginning of a file, as a regular expression → what the file is
-    rb"BM.{4}\0{4}": "a BMP image", rb"RIFF.{4}WEBP": "a WebP image",
+    rb"BM.{4}\0{4}": "a BMP image", rb"GIF8[79]a": "a GIF image", rb"RIFF.{4}WEBP": "a WebP image",
     rb".{4}ftyp(heic|heix|hevc|mif1|msf1|avif)": "a HEIF image",
-    rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51": "a JPEG 2000 image", rb"\0\0\0\x0cJXL ": "a JPEG XL image",
+    rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51": "a JPEG 2000 image", rb"\0\0\0\x0cJXL |\xff\x0a": "a JPEG XL image",
     rb"II\x2b\0|MM\0\x2b": "a BigTIFF image", rb"NRRD000": "an NRRD volume",
     rb".{344}(n\+1|ni1)\0": "a NIfTI volume",
 }
@@ -130,6 +131,7 @@ def check_png(
     data:bytes,                     # the whole file
 ) -> Iterator[tuple[int, int]]:     # one item: (width, height)
     "Yield a PNG's size, then check its chunks; `ValueError` if one is missing or damaged"
+    if data[12:16] != b"IHDR" and len(data) > 16: raise ValueError("its header does not come first")
     yield struct.unpack_from(">II", data, 16)
     content, start, kind = memoryview(data), 8, b""
     while kind != b"IEND":
@@ -286,21 +288,38 @@ def captured_stderr(
             os.close(before)
 
 # %% ../nbs/assessing/01_radiographs.ipynb #33
-def _jpeg_complaints(is_jpeg):
-    "Collect what a decoder of JPEG prints about damaged pixels in the block"
-    return captured_stderr(("Corrupt JPEG data", "Premature end of JPEG")) if is_jpeg else nullcontext([])
+_COMPLAINTS = {"JPEG": ("Corrupt JPEG data", "Premature end of JPEG"),
+               "PNG": ("libpng warning", "libpng error")}
+
+
+def _complaints_of(kind):
+    "Collect what the decoder of a kind prints in the block"
+    return captured_stderr(_COMPLAINTS[kind]) if kind in _COMPLAINTS else nullcontext([])
 
 
 def _decode(data, kind):
     "An image as OpenCV decodes it, None if it can't, and the decoder's complaints"
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
+    plain = kind == "PNG" and data[37:41] == b"IDAT"  # no chunk about colours, so nothing to complain of
     try:
-        with _jpeg_complaints(kind == "JPEG") as complaints:
+        with _complaints_of(None if plain else kind) as complaints:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error: image = None
     finally: cv2.utils.logging.setLogLevel(level)
-    return image, complaints
+    return image, complaints if kind == "JPEG" else []
+
+
+def _hide_transparent(image, data, warn):
+    "Black where a PNG is transparent; its opacity where all its colours are one"
+    whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if whole.shape != (*image.shape, 4): return image
+    opacity = whole[..., 3]
+    if image.min() == image.max(): return opacity
+    hidden = (opacity == 0) & (image > 0)
+    if not hidden.any() or not opacity.any(): return image
+    warn("Transparent pixels of the file are displayed in black.", "transparent")
+    return np.where(hidden, image.dtype.type(0), image)
 
 
 def _warn_of_damage(complaints, warn):
@@ -325,6 +344,8 @@ def decode_image(
         raise RadiographError(f"{path} is a {kind} file that can't be decoded: "
                               "it is damaged or of a rare kind.")
     _warn_of_damage(complaints, warn)
+    if kind == "PNG" and (data[25] in (4, 6) or b"tRNS" in data[:data.find(b"IDAT")]):
+        image = _hide_transparent(image, data, warn)
     if pages > 1: warn(f"The file has {pages} pages: only the largest was read.", "pages")
     white_is_zero = kind == "TIFF" and image.dtype == np.uint16 and tiff_tags(data).get(262) == (0,)
     return ~image if white_is_zero else image
@@ -463,6 +484,7 @@ def check_header(
     "Reject, before decoding, a DICOM file without pixels, of over 16 bits or too large"
     kinds_of_pixels = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
     sized = header_numbers(header, "Rows") and header_numbers(header, "Columns")
+    if not len(header): raise RadiographError(f"{path} is a damaged DICOM file: its end is missing.")
     if not sized or not any(header_value(header, name) for name in kinds_of_pixels):
         modality = truncate_text(header_value(header, "Modality") or "not given")
         raise RadiographError(f"{path} is a DICOM file without an image (its modality is {modality}).")
@@ -496,6 +518,7 @@ def _repair_layout(header):
     colours = colours.upper().replace(" ", "").strip("\0")
     samples = number("SamplesPerPixel") or (3 if colours.startswith(("RGB", "YBR")) else 1)
     known = ("RGB", "YBR") if samples == 3 else ("MONOCHROME1", "MONOCHROME2", "PALETTECOLOR")
+    if colours == "PALETTECOLOR" and "RedPaletteColorLookupTableDescriptor" not in header: colours = ""
     if not colours.startswith(known): colours = "RGB" if samples == 3 else "MONOCHROME2"
     right = {"SamplesPerPixel": samples, "PhotometricInterpretation": colours.replace("EC", "E C")}
     if samples == 3: right["PlanarConfiguration"] = int(number("PlanarConfiguration") == 1)
@@ -559,13 +582,26 @@ def repair_header(
             for name in repair(header)]
 
 # %% ../nbs/assessing/01_radiographs.ipynb #47
-def _displayed(header, pixels):
+FEWEST_GREYS = 64  # of 256
+
+
+def _displayed(header, pixels, inside):
     "Displayed greys of stored numbers, or None if the header's window or tables can't be used"
     try:
         with np.errstate(all="ignore"): lowest, table = display_table(header)
     except Exception: return None  # pydicom's functions raise errors of many kinds
     image = np.take(table, pixels.astype(np.int32) - lowest if lowest else pixels, mode="clip")
-    return None if image.min() == image.max() and pixels.min() != pixels.max() else image
+    hidden = np.ptp(image[inside]) == 0 and pixels[inside].min() != pixels[inside].max()
+    return None if hidden else image
+
+
+def _spread(image, pixels, inside, warn):
+    "Spread few greys over the whole range, unless the stored numbers are as few"
+    greys, numbers = image[inside], pixels[inside].astype(np.int32)
+    if 256*np.ptp(greys) >= min(FEWEST_GREYS, np.ptp(numbers)): return image
+    warn("The DICOM header's window leaves the image few greys: they are spread over the whole range.",
+         "header")
+    return np.clip((image - greys.min())/np.ptp(greys), 0, 1)
 
 
 def _padding(header, pixels):
@@ -588,20 +624,20 @@ def _fit_range(header, pixels):
 
 def _greys(header, pixels, warn):
     "Greys of stored numbers: as the header displays them, or else their whole range"
-    padding = _padding(header, pixels)
-    inside = pixels[~padding]
+    inside = ~_padding(header, pixels)
+    numbers = pixels[inside]
     lowest = -(1 << header.BitsStored - 1) if header.PixelRepresentation else 0
-    if inside.min() < lowest or inside.max() >= lowest + (1 << header.BitsStored):
+    if numbers.min() < lowest or numbers.max() >= lowest + (1 << header.BitsStored):
         warn(f"The pixels have more than the {header.BitsStored} bits that the DICOM header gives.", "header")
         header.BitsStored = header.BitsAllocated
-    if not any(name in header for name in (*_WINDOW, *_TABLES)): _fit_range(header, inside)
-    image = _displayed(header, pixels)
+    if not any(name in header for name in (*_WINDOW, *_TABLES)): _fit_range(header, numbers)
+    image = _displayed(header, pixels, inside)
     if image is None:
         warn("The DICOM header's window or tables hide the image: the whole range is displayed.", "header")
         _remove_entries(header, (*_WINDOW, *_TABLES, *_RESCALING))
-        _fit_range(header, inside)
-        image = _displayed(header, pixels)
-    return np.zeros(pixels.shape, np.float32) if image is None else np.where(padding, np.float32(0), image)
+        _fit_range(header, numbers)
+        image = _displayed(header, pixels, inside)
+    return np.where(inside, _spread(image, pixels, inside, warn), np.float32(0))
 
 
 def _read_pixels(header, path, warn):
@@ -614,7 +650,7 @@ def _read_pixels(header, path, warn):
     overlay = any(element.tag.group >> 8 == 0x60 for element in header)
     clean = overlay or header.get("PixelRepresentation") == 1
     is_jpeg = header.file_meta.get("TransferSyntaxUID") in JPEG_SYNTAXES
-    with _jpeg_complaints(is_jpeg) as complaints:
+    with _complaints_of("JPEG" if is_jpeg else None) as complaints:
         pixels = pixel_array(header, index=0 if frames > 1 else None, correct_unused_bits=clean)
     if is_jpeg and not complaints and header.BitsStored <= 8:  # not every decoder of pydicom complains
         from pydicom.encaps import generate_frames

@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from .files import truncate_text
-from .tables import BLANK, TableError, parse_sex, plain_number, read_rows
+from .tables import BLANK, Table, TableError, parse_sex, plain_number
 
 # %% ../nbs/assessing/19_sexes.ipynb #sexes-sexes
 ID_COLUMNS = ("path", "file", "filename", "file_name", "id", "image_id", "case_id")
@@ -21,17 +21,16 @@ _UNKNOWN = BLANK | {"o", "u", "other", "unknown", "?", "-"}
 
 
 def read_sexes(
-    path:Path,            # CSV with a column of ids, file names or paths, and a column `sex` or `male`
+    table:Table,          # has a column of ids, file names or paths, and a column `sex` or `male`
 ) -> dict[str, str|None]: # name as it is written → "M", "F", or None if unknown
     "Read a table of sexes; the `TableError` for a wrong row names the row"
-    columns, rows = read_rows(path)
-    ids, sexes = ([name for name in names if name in columns] for names in (ID_COLUMNS, SEX_COLUMNS))
+    ids, sexes = ([name for name in names if name in table.columns] for names in (ID_COLUMNS, SEX_COLUMNS))
     if not ids or not sexes:
-        raise TableError(f"{path} needs a column of ids ({', '.join(ID_COLUMNS)}) "
+        raise TableError(f"{table.path} needs a column of ids ({', '.join(ID_COLUMNS)}) "
                          "and a column sex (M, F) or male (True, False).")
     found = {}
-    for number, row in rows.items():
-        name, place = row[ids[0]], f"{path}, row {number}"
+    for number, row in table.rows.items():
+        name, place = row[ids[0]], f"{table.path}, row {number}"
         if not name: raise TableError(f"{place} has no {ids[0]}.")
         known = {found.get(name), *(_read_sex(row[column], column, place, name) for column in sexes)}
         if known >= {"M", "F"}:

@@ -42,7 +42,7 @@ def read_visits(
     sex:str|None = None,  # "M" or "F"; None: from the column `sex`
 ) -> tuple[str|None, list[Visit]]:  # the child's sex, and its visits by rising age
     "Read a table of the visits of one child; `GrowthError` names the row that can't be used"
-    try: _, rows = read_rows(path)
+    try: rows = read_rows(path).rows
     except TableError as error: raise GrowthError(str(error)) from error
     visits, sexes, births = [], {sex} - {None}, set()
     for number, row in rows.items():

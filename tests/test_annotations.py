@@ -188,9 +188,10 @@ def test_other_areas_are_not_the_hand(tmp_path):
 def test_files_of_other_tools_are_counted(tmp_path, monkeypatch):
     first, second = (to_labelme(labelled(i), f"{i}.png") for i in "12")
     write_files(tmp_path, labels__1=first, locked__2=second)
-    for name in ("1.xml", "2.xml", "export.ndjson", "@eaDir/3.xml"):
+    for name in ("1.xml", "2.XML", "export.ndjson", "masks.npz", "yolo.txt", "readme.txt", "@eaDir/3.xml"):
         (tmp_path/name).parent.mkdir(exist_ok=True)
-        (tmp_path/name).touch()
+        (tmp_path/name).write_text("0 0.5 0.5 0.25 0.125\n" if name == "yolo.txt" else "3 hands of 4\n")
+    (tmp_path/"labels"/"1.json").rename(tmp_path/"labels"/"1.JSON")
     scandir = os.scandir
     def locked(folder):
         if str(folder).endswith("locked"): raise PermissionError(13, "Permission denied", str(folder))
@@ -198,5 +199,33 @@ def test_files_of_other_tools_are_counted(tmp_path, monkeypatch):
     monkeypatch.setattr("os.scandir", locked)
     ids, problems = read(tmp_path)
     assert ids == ["1"] and problems[0] == f"{tmp_path}/locked can't be read: Permission denied."
-    assert problems[1].endswith("3 labels were not understood and are left out: "
-                                "2 × file .xml, 1 × file .ndjson.")
+    sentence, kinds = problems[1].rstrip(".").split(" labels were not understood and are left out: ")
+    assert sentence.endswith(": 5")
+    assert set(kinds.split(", ")) == {"2 × file .xml", "1 × file .ndjson", "1 × file .npz", "1 × file .txt"}
+
+
+@pytest.mark.parametrize("corners", [[], [[5, 5]], [[5, 5], [20, 30]]])
+@pytest.mark.parametrize("kind", ["labelme", "Supervisely", "COCO"])
+def test_polygons_without_an_area_are_left_out(tmp_path, kind, corners):
+    "A click too few is no mask of a line"
+    content = {"labelme": to_labelme(labelled(), "1.png"), "Supervisely": to_supervisely(labelled()),
+               "COCO": to_coco([labelled()])}[kind]
+    polygon = dict(exterior=corners, interior=[])
+    if kind == "labelme": content["shapes"][0]["points"] = corners
+    elif kind == "COCO": content["annotations"][0]["segmentation"] = [sum(corners, [])]
+    else: content["objects"] = [dict(classTitle="hand", geometryType="polygon", points=polygon)]
+    write_files(tmp_path, **{"1.png" if kind == "Supervisely" else "1": content})
+    ids, problems = read(tmp_path)
+    assert ids == [] and len(problems) == 1
+    assert "polygon of fewer than three corners" in problems[0] or "box without an outline" in problems[0]
+
+
+def test_run_lengths_of_another_image_are_refused(tmp_path):
+    "Of as many pixels, such as those of the rotated image"
+    ring = SQUARE.copy()
+    ring[15:20, 8:12] = False
+    coco = to_coco([labelled(mask=ring)])
+    coco["annotations"][0]["segmentation"]["size"].reverse()
+    write_files(tmp_path, labels=coco)
+    ids, problems = read(tmp_path)
+    assert ids == [] and "run lengths in the file are of an image of the size [40, 60]" in problems[0]

@@ -423,7 +423,9 @@ def test_folders_of_masks_hold_no_radiographs(tmp_path):
     images(tmp_path/"xrays", [1, 2])
     for name in ("masks", "labels_masks", "mask_images", "Hand Masks"): images(tmp_path/name, [1, 2])
     write(tmp_path/"labels.csv", training_table([1, 2]))
-    assert load_cohort(tmp_path).path.str.contains("xrays").all()
+    assert load_cohort(tmp_path, problems=(problems := [])).path.str.contains("xrays").all()
+    assert [sentence.split(" is a folder of masks")[0] for sentence in problems] == [
+        str(tmp_path/name) for name in ("Hand Masks", "labels_masks", "mask_images")]  # not of masks
 
 
 def test_images_without_a_row_are_counted(tmp_path):
@@ -451,6 +453,9 @@ NEARLY = {  # a table that is nearly right → the sexes and ages of its two row
     "id,sex,bone_age\nimages\\1.png,M,180\nimages/2.PNG,F,12\n": ("MF", [180, 12]),
     '"", "id", "sex", "bone_age", "split"\n1, ="0001", "M", 180, NA\n2, 2, "F", 12, \n': ("MF", [180, 12]),
     "id;sex;bone_age\n1;M;180,5\n2;F;1,5\n": ("MF", [180.5, 1.5]),
+    "id,sex,bone_age\n1,M,15y 3m\n2,F,12 months\n": ("MF", [183, 12]),
+    "id,sex,bone_age_years\n1,männlich,15\n2,Weiblich,1y\n": ("MF", [180, 12]),
+    "id,sex,bone_age\n1,Boys,180\n2,女,12\n": ("MF", [180, 12]),
 }
 
 @pytest.mark.parametrize("text", NEARLY)
@@ -469,6 +474,8 @@ def test_tables_that_are_nearly_right_are_read(tmp_path, text):
     "id,sex,bone_age\n1,True,180\n": "row 2: the sex 'True' is neither M nor F",
     "id,sex,bone_age\n1,1,180\n": "row 2: the sex '1' is neither",
     "id,sex,bone_age,split\n1,M,180,holdout\n": "row 2: the split 'holdout' is none of train",
+    "id,sex,bone_age\n1,H,180\n2,M,90\n": "M stands beside H or V in the column sex, and may mean a girl",
+    "id,sex,bone_age,set,phase\n1,M,180,test,train\n": "the columns set and phase name sets",
 }.items())
 def test_tables_that_are_not_understood_are_named(tmp_path, text, sentence):
     images(tmp_path, [1])
@@ -491,6 +498,8 @@ def test_a_column_split_decides_for_its_rows(tmp_path):
     cohort = load_cohort(tmp_path)
     assert cohort.split.fillna("").tolist() == ["train", "train", "validation", "validation", "test", ""]
     assert split_cohort(cohort, 0, 0).split.tolist()[-1] == "train"
+    write(tmp_path/"labels.csv", "id,sex,bone_age,Partition,quality\n" + rows.replace("\n", ",valid\n"))
+    assert load_cohort(tmp_path).equals(cohort)  # whatever it is called
 
 
 # ------------------------------------------------------------------ subsets and splits

@@ -102,6 +102,19 @@ def test_ids_and_empty_cells_as_spreadsheets_write_them(tmp_path, models, image)
     assert "these columns are not used: remark." in err
 
 
+def test_a_table_is_read_once(tmp_path, models, image):
+    "A pipe, such as the shell's <(…), can't be read a second time"
+    write_radiograph(tmp_path/"1.png", image)
+    os.mkfifo(tmp_path/"pipe")
+    writer = threading.Thread(target=(tmp_path/"pipe").write_text, args=["id,sex,age\n1,F,10y\n"])
+    writer.start()
+    code, records, err = assessed(tmp_path/"1.png", "--sexes", tmp_path/"pipe", "--csv", tmp_path/"ages.csv",
+                                  "--weights", models)
+    writer.join(20)
+    record, = records.values()
+    assert code == 0 and (record["sex"], record["chronological_age_months"]) == ("F", 120), err
+
+
 @pytest.mark.parametrize("rows", ['1,F\n"2,M\n3,M\n', '1,F\n2,"M\n3,M\n4,"F\n', '1,F\n2,M\n3,M\n"4,F\n'])
 def test_a_quotation_mark_swallows_no_rows(tmp_path, rows):
     for name in "1234": (tmp_path/f"{name}.png").touch()
@@ -202,6 +215,19 @@ def test_every_good_file_has_a_row_and_every_bad_one_a_sentence(troubled):
     assert all(name in counted for name in passed)
     assert f"{len(good)} of {len(good) + len(bad)} radiographs were assessed." in err
     assert "M\\xfcller.png" in done.stdout.decode() and "a\\nb.png" in done.stdout.decode()
+
+
+def test_the_folder_of_trouble_is_resumed_as_json_lines(troubled, models, tmp_path):
+    "Killed within its ninth row, its folder named in standard input"
+    folder, (good, bad, _), table, _ = troubled
+    rows = table.read_text("utf-8").splitlines(keepends=True)
+    (tmp_path/"ages.csv").write_text("".join(rows[:9]) + rows[9][:20], "utf-8")
+    arguments = ["assess", "-", "--jsonl", "--csv", tmp_path/"ages.csv", "--resume", "--weights", models]
+    done = CliRunner().invoke(app, list(map(str, arguments)), input=os.fsencode(folder))
+    paths = [json.loads(line)["path"] for line in done.stdout.splitlines()]
+    assert done.exit_code == 1 and len(paths) == len(set(paths)) == len(good) - 8, done.stderr
+    assert rows_of(tmp_path/"ages.csv")[8:] == [row for row in rows_of(table) if row["path"] in paths]
+    for name in bad: assert sum(f"{folder}/{name}" in line for line in done.stderr.splitlines()) == 1, name
 
 
 def test_figures_in_the_folder_are_not_assessed_again(tmp_path, models, image):

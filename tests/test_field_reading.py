@@ -12,14 +12,23 @@ from boneage.radiographs import (
     find_radiographs,
     open_radiograph,
     read_dicom_sex,
+    read_mask,
     read_radiograph,
 )
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset  # noqa: E402
 from pydicom.encaps import encapsulate  # noqa: E402
-from pydicom.uid import JPEGBaseline8Bit, JPEGLSLossless  # noqa: E402
-from test_radiographs import as_bits, dicom, radiograph, save, save_dicom, write_tiff  # noqa: E402, F401
+from pydicom.uid import JPEGBaseline8Bit, JPEGLSLossless, RLELossless  # noqa: E402
+from test_radiographs import (  # noqa: E402
+    as_bits,
+    dicom,
+    png_chunk,
+    radiograph,  # noqa: F401
+    save,
+    save_dicom,
+    write_tiff,
+)
 
 
 def codes(path) -> list[str]: return [warning.code for warning in open_radiograph(path).warnings]
@@ -51,6 +60,7 @@ EMPTY_OR_WRONG = {
     "no photometric interpretation": dict(PhotometricInterpretation=None),
     "photometric interpretation in small letters": dict(PhotometricInterpretation="Monochrome2"),
     "unknown photometric interpretation": dict(PhotometricInterpretation="GREY"),
+    "palette without colours": dict(PhotometricInterpretation="PALETTE COLOR"),
 }
 
 
@@ -111,6 +121,33 @@ def test_bits_in_use_without_a_window(tmp_path, radiograph, entries, dtype):  # 
     np.testing.assert_allclose(read_radiograph(path), radiograph, atol=2e-4)
 
 
+WIDE = {"of 16 bits": dict(WindowCenter=32768, WindowWidth=65536),
+        "of 14 bits": dict(WindowCenter=8192, WindowWidth=16384),
+        "exact": dict(WindowCenter=32768, WindowWidth=65536, VOILUTFunction="LINEAR_EXACT"),
+        "padded": dict(WindowCenter=32768, WindowWidth=65536, PixelPaddingValue=65535)}
+
+
+@pytest.mark.parametrize("entries", WIDE.values(), ids=WIDE)
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_window_far_wider_than_the_pixels(tmp_path, radiograph, entries, photometric):  # noqa: F811
+    "It leaves 16 to 64 of 256 greys"
+    stored = as_bits(radiograph, 12)
+    if photometric == "MONOCHROME1": stored = 4095 - stored
+    path = save_dicom(tmp_path/"hand.dcm", dicom(stored, PhotometricInterpretation=photometric, **entries))
+    np.testing.assert_allclose(read_radiograph(path), radiograph, atol=1e-3)
+    assert codes(path) == ["header"]
+
+
+def test_pixels_far_from_zero_without_a_window(tmp_path, radiograph):  # noqa: F811
+    path = save_dicom(tmp_path/"hand.dcm", dicom(as_bits(radiograph, 12) + np.uint16(30000)))
+    np.testing.assert_allclose(read_radiograph(path), radiograph, atol=1e-3)
+    assert codes(path) == ["header"]
+    faint = as_bits(radiograph, 8)//8 + np.uint8(100)  # it has as few greys itself
+    path = save_dicom(tmp_path/"faint.dcm", dicom(faint))
+    np.testing.assert_allclose(read_radiograph(path), faint/255, atol=1e-3)
+    assert codes(path) == []
+
+
 @pytest.mark.parametrize("entries", [
     dict(PixelPaddingValue=65535), dict(PixelPaddingValue=65530, PixelPaddingRangeLimit=65535),
     dict(PixelPaddingValue=65535, BitsStored=12), dict(PixelPaddingValue=-32768),
@@ -169,6 +206,45 @@ def test_sex_in_the_header(tmp_path, radiograph, entry):  # noqa: F811
 
 
 # ------------------------------------------------------------------ pages, damage, compression
+
+def test_compressed_dicom_cut_short(tmp_path, radiograph):  # noqa: F811
+    "Of such a file, pydicom reads nothing at all"
+    header = dicom(as_bits(radiograph, 12), BitsStored=12)
+    header.compress(RLELossless, generate_instance_uid=False)
+    path = save_dicom(tmp_path/"hand.dcm", header)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(RadiographError, match="its end is missing"): read_radiograph(path)
+
+
+def png_of(*channels): return cv2.imencode(".png", np.dstack(channels))[1].tobytes()
+
+
+def test_transparent_pixels_are_black(tmp_path, radiograph):  # noqa: F811
+    "Under them, programs leave any colour"
+    grey = as_bits(radiograph, 8)
+    opaque = np.where(np.arange(88) < 9, 0, 255)*np.ones_like(grey)
+    hidden = np.where(opaque, grey, 255).astype(np.uint8)
+    (tmp_path/"border.png").write_bytes(png_of(hidden, hidden, hidden, opaque.astype(np.uint8)))
+    shown = read_radiograph(tmp_path/"border.png")
+    np.testing.assert_allclose(shown, np.where(opaque, grey/255, 0), atol=.01)
+    assert codes(tmp_path/"border.png") == ["transparent"]
+    (tmp_path/"border.png").write_bytes(png_of(grey, grey, grey, np.full_like(grey, 255)))
+    assert codes(tmp_path/"border.png") == []
+    for colour in (0, 255):  # a mask whose shape is in its opacity
+        flat = np.full_like(grey, colour)
+        (tmp_path/"mask.png").write_bytes(png_of(flat, flat, flat, np.uint8(radiograph > .5)*np.uint8(255)))
+        np.testing.assert_array_equal(read_mask(tmp_path/"mask.png"), radiograph > .5)
+
+
+def test_what_a_decoder_prints_is_no_message(tmp_path, radiograph, capfd):  # noqa: F811
+    "A wrong colour profile, and a chunk of Apple's before the header"
+    whole = cv2.imencode(".png", as_bits(radiograph, 8))[1].tobytes()
+    (tmp_path/"hand.png").write_bytes(whole[:33] + png_chunk(b"iCCP", b"x\0\0junk") + whole[33:])
+    assert codes(tmp_path/"hand.png") == []
+    (tmp_path/"hand.png").write_bytes(whole[:8] + png_chunk(b"CgBI", bytes(4)) + whole[8:])
+    with pytest.raises(RadiographError, match="header does not come first"): codes(tmp_path/"hand.png")
+    assert capfd.readouterr().err == ""
+
 
 def test_largest_page_of_a_tiff(tmp_path, radiograph):  # noqa: F811
     stored = as_bits(radiograph, 16)
@@ -317,6 +393,7 @@ def test_content_decides_not_the_name(tmp_path, radiograph):  # noqa: F811
 OTHER_KINDS = {
     "scan.bmp": (b"BM6\0\1\0\0\0\0\0", "a BMP image"), "web.jpg": (b"RIFF\0\0\0\0WEBPVP8 ", "a WebP image"),
     "IMG_1.HEIC": (b"\0\0\0\x18ftypheic", "a HEIF image"), "big.tif": (b"II\x2b\0\x08\0", "a BigTIFF image"),
+    "hand.gif": (b"GIF89a", "a GIF image"), "hand.jxl": (b"\xff\x0a", "a JPEG XL image"),
     "hand.jp2": (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
     "hand.nii": (bytes(344) + b"n+1\0", "a NIfTI volume"),
     "lfs.dcm": (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),

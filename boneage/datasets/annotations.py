@@ -86,19 +86,35 @@ def write_key_points(
     return Path(path)
 
 # %% ../../nbs/datasets/31_annotations.ipynb #13
+_OF_WINDOWS = frozenset({"thumbs.db", "desktop.ini"})  # files that Windows puts into folders
+
+
+def _note(sentence, problems):
+    "Append a sentence to a list, or warn with it if there is no list"
+    if problems is None: warnings.warn(sentence, stacklevel=3)
+    else: problems.append(sentence)
+
+
 def read_mask_folder(
     folder:str|Path,      # PNG, JPEG or TIFF files named by id
+    problems:list|None = None, # gets a sentence about what is not read; None: a warning
 ) -> dict[str, Path]:     # id → path
     "Find the masks in a folder; `AnnotationError` if there is no such folder, or if two masks have one id"
     folder = Path(folder)
     if not folder.is_dir():
         raise AnnotationError(f"{folder} is not a folder; expected masks as PNG files named by id.")
-    masks = {}
+    masks, others = {}, []
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES - DICOM_SUFFIXES: continue
+        if path.name.startswith(".") or path.name.casefold() in _OF_WINDOWS: continue
+        if path.is_dir() or path.suffix.lower() not in SUFFIXES - DICOM_SUFFIXES:
+            others.append(path.name)
+            continue
         if other := masks.get(key := canonical_id(path.stem)):
             raise AnnotationError(f"{folder} holds two masks of id {key}: {other.name} and {path.name}.")
         masks[key] = path
+    if others:
+        _note(f"{folder} holds {len(others):,} files or folders that are no PNG, JPEG or TIFF images, such "
+              f"as {truncate_text(others[0], 60)}; they are not read.", problems)
     return masks
 
 # %% ../../nbs/datasets/31_annotations.ipynb #17
@@ -144,6 +160,7 @@ def fill_polygons(
     mask = np.zeros(shape, np.uint8)
     for polygon in polygons:
         corners = np.asarray(polygon, float)
+        if corners.shape[1:] != (2,): raise ValueError("a polygon in the file is no list of corners (x, y)")
         if not (np.abs(corners) < MAX_COORDINATE).all():
             raise ValueError(f"a polygon in the file has a corner at least {MAX_COORDINATE:,} pixels "
                              "from the origin, or one that is not a number")
@@ -232,6 +249,14 @@ def paste_masks(
 _NO_HAND = frozenset({"background", "ignore"})  # names of areas, without _ around them
 
 
+def _polygon_area(name, corners, shape, left, holes=()) -> list[tuple]:
+    "A polygon as an area for `combine_areas`; none if it has fewer than three corners"
+    if len(corners) > 2:
+        return [(name, corners, fill_polygons([corners], shape) & ~fill_polygons(filter(len, holes), shape))]
+    left["polygon of fewer than three corners"] += 1
+    return []
+
+
 def combine_areas(
     areas:Iterable[tuple],     # name of each area, its corners (n, 2), and its mask, bool (H, W)
     shape:tuple[int, int],     # (H, W)
@@ -291,8 +316,7 @@ def from_labelme(
     left.update(str(kind) for kind in every if kind not in kinds)
     areas = []
     for s in kinds["polygon"]:
-        corners = np.asarray(s["points"], float) - 0.5
-        areas.append((s["label"], corners, fill_polygons([corners], shape)))
+        areas += _polygon_area(s["label"], np.array(s["points"], float) - 0.5, shape, left)
     for s in kinds["mask"]:
         mask = paste_masks([(decode_mask(s["mask"], deflated=False), s["points"][0])], shape)
         areas.append((s["label"], s["points"], mask))
@@ -331,8 +355,7 @@ def from_supervisely(
     areas = []
     for o in kinds["polygon"]:
         corners, holes = o["points"]["exterior"], o["points"].get("interior", [])
-        mask = fill_polygons([corners], shape) & ~fill_polygons(holes, shape)
-        areas.append((o["classTitle"], corners, mask))
+        areas += _polygon_area(o["classTitle"], corners, shape, left, holes)
     for o in kinds["bitmap"] + kinds["alpha_mask"]:
         image, (x, y) = decode_mask(o["bitmap"]["data"], deflated=True), o["bitmap"]["origin"]
         corners = (x, y), (x + image.shape[1] - 1, y + image.shape[0] - 1)
@@ -414,6 +437,8 @@ def mask_from_coco(
     "Convert a mask from any of COCO's three forms"
     if isinstance(segmentation, list):
         return fill_polygons([np.reshape(polygon, (-1, 2)) for polygon in segmentation if polygon], shape)
+    if tuple(size := segmentation.get("size", shape)) != tuple(shape):
+        raise ValueError(f"run lengths in the file are of an image of the size {size}, not {list(shape)}")
     counts = segmentation["counts"]
     if isinstance(counts, bytes): counts = counts.decode()
     if isinstance(counts, str): counts = parse_packed_runs(counts)
@@ -479,6 +504,9 @@ def from_coco(
 def _read_coco_mark(mark, category, shape, left) -> tuple:
     "The area of one annotation (a list of one or none), and its named points"
     outline = mark.get("segmentation") or []
+    if isinstance(outline, list):
+        left.update("polygon of fewer than three corners" for polygon in outline if len(polygon) < 6)
+        outline = [polygon for polygon in outline if len(polygon) >= 6]
     corners = [each for polygon in outline for each in np.reshape(polygon, (-1, 2))] \
         if isinstance(outline, list) else []
     part = mask_from_coco(outline, shape) if outline else np.zeros(shape, bool)
@@ -505,9 +533,7 @@ def read_annotations(
     annotations = _without_contradictions(found, problems)
     if left:
         kinds = ", ".join(f"{count:,} × {kind}" for kind, count in left.most_common(20))
-        sentence = f"{path}: {left.total():,} labels were not understood and are left out: {kinds}."
-        if problems is None: warnings.warn(sentence, stacklevel=2)
-        else: problems.append(sentence)
+        _note(f"{path}: {left.total():,} labels were not understood and are left out: {kinds}.", problems)
     return annotations
 
 
@@ -515,7 +541,17 @@ def read_annotations(
 ABOUT = {"meta.json", "key_id_map.json", "obj_class_to_machine_color.json", "datasets.json"}
 
 
-_OTHER_FORMATS = (".xml", ".ndjson", ".jsonl")  # suffixes of annotation files of other tools
+_OTHER_FORMATS = (".xml", ".ndjson", ".jsonl", ".geojson", ".manifest", ".npz", ".npy", ".nrrd", ".gz",
+                  ".zip", ".tfrecord", ".parquet")  # suffixes of annotation files of other tools
+_YOLO = re.compile(rb"\d+( -?\d*\.?\d+){4,}\s")  # a line of a text file of labels
+
+
+def _is_of_other_tool(path) -> bool:
+    "Whether a file in a folder of annotations may hold labels in another format"
+    if path.suffix.lower() != ".txt" or not path.is_file(): return path.suffix.lower() in _OTHER_FORMATS
+    try:
+        with path.open("rb") as file: return bool(_YOLO.match(file.read(1000) + b"\n"))
+    except OSError: return True
 
 
 def _read_folder(folder, problems, left) -> list[tuple[Path, Annotation]]:
@@ -528,10 +564,10 @@ def _read_folder(folder, problems, left) -> list[tuple[Path, Annotation]]:
     for parent, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not is_system_folder(name) and name != "img_info")
         visible = sorted(name for name in names if not name.startswith("."))
-        left.update(f"file {Path(name).suffix}" for name in visible if name.endswith(_OTHER_FORMATS))
-        for name in visible:
-            if not name.endswith(".json") or name in ABOUT: continue
-            file = Path(parent, name)
+        files = [Path(parent, name) for name in visible]
+        left.update(f"file {file.suffix.lower()}" for file in files if _is_of_other_tool(file))
+        for file in files:
+            if file.suffix.lower() != ".json" or file.name in ABOUT: continue
             try: found += [(file, annotation) for annotation in _read_file(file, left)]
             except AnnotationError as error: on_error(error)
     if not found and not left and not problems: left["folder without labels as JSON"] += 1
@@ -568,7 +604,7 @@ def _read_file(path, left) -> list[Annotation]:
                                            "most other tools can export to COCO.")
     try:
         if kind == "objects": content = _name_nodes(content, path)
-        annotations = readers[kind](content, path.name.removesuffix(".json"), left)
+        annotations = readers[kind](content, path.stem, left)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError,
             zlib.error, cv2.error) as error:
         reason = f"{type(error).__name__} {truncate_text(error)}"

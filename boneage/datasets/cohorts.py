@@ -30,8 +30,9 @@ import pandas as pd
 import pandera.pandas as pa
 
 from ..files import printable, truncate_text
+from ..growth import GrowthError, parse_age
 from ..radiographs import SUFFIXES, is_system_folder
-from ..tables import TableError, is_blank, open_table, parse_sex, plain_number, read_cells
+from ..tables import BLANK, TableError, is_blank, open_table, parse_sex, plain_number, read_cells
 
 # %% ../../nbs/datasets/30_cohorts.ipynb #04
 class CohortError(ValueError):
@@ -167,6 +168,12 @@ SPLIT_WORDS = dict(zip(SPLITS, SPLITS)) | dict(
     training="train", val="validation", valid="validation", dev="validation", testing="test")
 
 
+def _parse_units(text:str) -> float:
+    "Months of an age with units; NaN for any other text"
+    try: return parse_age(text)
+    except GrowthError: return np.nan
+
+
 def normalise_labels(
     table:pd.DataFrame,  # texts, with the columns of `dialect`
     dialect:Dialect,
@@ -178,6 +185,7 @@ def normalise_labels(
     if dialect.ages:
         cells = text.iloc[:, 2:].replace(r"^(\d+),(\d{1,2})$", r"\1.\2", regex=True)  # a decimal comma
         readings = cells.apply(pd.to_numeric, errors="coerce").astype(float).replace(np.inf, np.nan)
+        readings = readings.fillna(cells.apply(lambda column: column.map(_parse_units)/dialect.months))
         months = readings.mean(axis=1) * dialect.months
         for row in text.index[months.isna()]: unreadable[row] = ", ".join(filter(None, cells.loc[row]))
     labels = pd.DataFrame({
@@ -231,13 +239,27 @@ def validate_rows(
 YOUNG = 20  # months; if nobody is older, the ages may be years
 
 
+def _check_meanings(table:pd.DataFrame, dialect:Dialect, path:Path) -> pd.DataFrame:
+    "Call the column that names sets `split`; `CohortError` if two do, or if M may mean a girl"
+    words = {column: {word.casefold() for word in table[column]} - BLANK for column in table}
+    sexes = next(found for column, found in words.items() if column.casefold() == dialect.sex.casefold())
+    if "m" in sexes and sexes & {"h", "v"}:
+        raise CohortError(f"{path}: M stands beside H or V in the column {dialect.sex}, and may mean a girl "
+                          "(mujer): write M for boys and F for girls.")
+    if any(column.casefold() == "split" for column in table): return table
+    sets = [column for column, found in words.items() if found - {"valid"} and found <= SPLIT_WORDS.keys()]
+    if len(sets) > 1:
+        raise CohortError(f"{path}: the columns {' and '.join(sets)} name sets: call the right one split.")
+    return table.rename(columns=dict.fromkeys(sets, "split"))
+
+
 def read_labels(
     path:str|Path,              # CSV of any dialect
     problems:list|None = None,  # a sentence for each bad row, which is dropped; None: raise an error
 ) -> pd.DataFrame:  # id, sex, bone_age (months), split if the table has it; index: the row in the file
     "Read a label table of any dialect; `CohortError` names the file and its wrong rows"
     dialect = detect_dialect(path := Path(path))
-    labels = normalise_labels(read_table(path, problems), dialect)
+    labels = normalise_labels(_check_meanings(read_table(path, problems), dialect, path), dialect)
     labels = validate_rows(labels, LABELS, path, problems).drop(columns="unreadable")
     if labels.bone_age.max() < YOUNG:
         sentence = (f"{path}: the oldest bone age is {labels.bone_age.max():g}; bone ages are expected in "
@@ -267,6 +289,7 @@ class FolderIndex:
     workbooks: tuple[Path, ...]         # Excel and similar files, which can't be read
     repeated: tuple[tuple[str, str, str], ...] = ()  # id and paths of two images in one folder
     unreadable: tuple[str, ...] = ()  # one sentence for each folder or table that can't be read
+    masks: tuple[Path, ...] = ()      # folders of masks, whose images are no radiographs
 
     def infer_split(self,
         path:Path,      # a folder or file below the root
@@ -286,9 +309,9 @@ def index_folder(
     folder = Path(folder)
     if not folder.is_dir():
         raise CohortError(f"{folder} is not a folder; expected one that holds radiographs and a label table.")
-    images, files, repeated, unreadable = {}, [], [], []
+    images, files, repeated, unreadable, masks = {}, [], [], [], []
     def note(error): unreadable.append(f"{error.filename} can't be read: {error.strerror}.")
-    for parent, names in _walk(folder, note):
+    for parent, names in _walk(folder, note, masks):
         paths = {}
         for name in sorted(_readable(parent, names, unreadable)):
             stem, suffix = os.path.splitext(name)
@@ -299,7 +322,8 @@ def index_folder(
         if paths: images[Path(parent)] = paths
     def of_kind(*suffixes): return tuple(path for path in files if path.suffix.lower() in suffixes)
     workbooks = of_kind(".xlsx", ".xls", ".ods")
-    return FolderIndex(folder, images, of_kind(*TABLES), workbooks, tuple(repeated), tuple(unreadable))
+    return FolderIndex(folder, images, of_kind(*TABLES), workbooks, tuple(repeated), tuple(unreadable),
+                       tuple(masks))
 
 
 def _readable(parent, names, unreadable) -> list[str]:
@@ -315,7 +339,7 @@ def _readable(parent, names, unreadable) -> list[str]:
     return [name for name in names if name not in {*foreign, *lost}]
 
 
-def _walk(folder:Path, note:Callable[[OSError], None]) -> Iterator[tuple[str, list[str]]]:
+def _walk(folder:Path, note:Callable[[OSError], None], masks:list) -> Iterator[tuple[str, list[str]]]:
     "Walk through a folder and linked folders, each once; yields a folder and the names of its files"
     seen = set()
     for parent, subfolders, names in os.walk(folder, onerror=note, followlinks=True):
@@ -323,8 +347,10 @@ def _walk(folder:Path, note:Callable[[OSError], None]) -> Iterator[tuple[str, li
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not is_system_folder(name)
-                               and not re.search(r"(?<![a-z])masks?(?![a-z])", name.casefold()))
+        visible = sorted(name for name in subfolders if not is_system_folder(name))
+        subfolders[:] = [name for name in visible
+                         if not re.search(r"(?<![a-z])masks?(?![a-z])", name.casefold())]
+        masks += [Path(parent, name) for name in visible if name not in subfolders]
         yield parent, names
 
 # %% ../../nbs/datasets/30_cohorts.ipynb #53
@@ -496,7 +522,10 @@ def load_cohort(
     record_or_raise([f"{index.root}: id {i} occurs in several sets; the first is used."
                      for i in cohort["id"][repeated]], problems)
     cohort = cohort[~repeated]
-    if problems is not None: problems += _unnamed_images(index, tables.values(), cohort)
+    if problems is not None:
+        problems += _unnamed_images(index, tables.values(), cohort)
+        problems += [f"{path} is a folder of masks by its name, and is not read: masks are read from "
+                     f"{index.root/'masks'}." for path in index.masks if path != index.root/"masks"]
     if cohort.empty:
         first = f": {problems[0]}" if problems else "."
         raise CohortError(f"{index.root} holds no radiograph with a label{first}")

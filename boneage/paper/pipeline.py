@@ -126,7 +126,7 @@ def _labelled_radiographs(
     "Find the radiographs of a folder that have a mask or key points"
     columns, masks = list(POINT_COLUMNS), {}
     if (folder/"masks").is_dir():
-        masks = {i: path.as_posix() for i, path in read_mask_folder(folder/"masks").items()}
+        masks = {i: path.as_posix() for i, path in read_mask_folder(folder/"masks", problems).items()}
     files = [folder/name for name in ("keypoints.csv", "keypoints-paper.csv") if (folder/name).is_file()]
     if files: points = pd.concat(map(read_key_points, files)).drop_duplicates("id").set_index("id")
     else: points = pd.DataFrame(columns=columns, index=pd.Index([], dtype=str))

@@ -44,7 +44,7 @@ from boneage.inference import OnnxNetwork, WeightsError, read_config
 from boneage.networks import load_network
 from boneage.radiographs import RadiographError, read_dicom_sex, read_mask, read_radiograph
 from boneage.sexes import read_sexes
-from boneage.tables import TableError
+from boneage.tables import TableError, read_rows
 from boneage.training.core import Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
 from boneage.training.mining import MaskCandidate, read_decisions
 from boneage.training.review import DecisionLog, read_candidates, write_candidates
@@ -412,7 +412,8 @@ READERS = {
     "label table": reader(read_labels, are_labels, CohortError, "train.csv", constant(table_files(LABELS))),
     "label table, leniently": reader(lambda path: read_labels(path, []), are_labels, CohortError, "train.csv",
                                      constant(table_files(LABELS))),
-    "table of sexes": reader(read_sexes, are_sexes, TableError, "sex.csv", constant(table_files(LABELS))),
+    "table of sexes": reader(lambda path: read_sexes(read_rows(path)), are_sexes, TableError, "sex.csv",
+                             constant(table_files(LABELS))),
     "decisions": reader(read_decisions, are_decisions, ValueError, "verdicts.csv",
                         constant(table_files([DECISIONS]))),
     "decision log": reader(lambda path: DecisionLog(path)._labels, are_review_labels, ValueError, "log.csv",
