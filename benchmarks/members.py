@@ -56,6 +56,7 @@ GAIN, STAGE_LOSS, STAGE_SIZE = 0.05, 0.3, 70  # months, months, radiographs: the
 RELEASED, MAIN = ("hand", "carpals", "metacarpals"), "members"  # regions; name of the workspace
 NOISE = dict(augmentation=dict(noise=0.03))
 FINE_TUNED = dict(schedule=dict(epochs=12, learning_rate=4e-4), **NOISE)  # after the thumbnails
+LONG = dict(schedule=dict(epochs=30), **NOISE)  # added when the short fits on the folds had lost
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ class Try:
     on_thumbnails: dict        # changes of the settings for the fit on thumbnails
     replaces: tuple = ()       # names of members that leave
     fine_tuned: dict|None = None  # changes of the settings for the fits on the folds; None: none
+    start: str = ""            # name of an earlier try whose network on thumbnails is used
 
     @property
-    def slug(self) -> str: return self.name.replace(" ", "-")
+    def slug(self) -> str: return self.name.replace(",", "").replace(" ", "-")
 
     def log(self, line: str): print(self.name, line, flush=True)
 
@@ -83,6 +85,8 @@ def pretrained(region, scale, epochs, replaces=()):
 TRIES = [
     Try("low resolution", "hand", 0.08, dict(schedule=dict(epochs=12), **NOISE)),
     pretrained("metacarpals", 0.174, 5, ("metacarpals",)),
+    Try("metacarpals after thumbnails, long", "metacarpals", 0.174, {}, ("metacarpals",), LONG,
+        "metacarpals after thumbnails"),
     pretrained("wrist", 0.3, 4),
     pretrained("fingers", 0.174, 5),
     pretrained("carpals", 0.224, 5, ("carpals",)),
@@ -136,6 +140,7 @@ def read_thumbnails(run: Workspace) -> tuple[pd.DataFrame, list[Contrast]]:
 
 def fit_on_thumbnails(each: Try, workspace: Workspace, run: Workspace) -> Path:
     "Fit the network of a try on the thumbnails; return its folder"
+    if each.start: each = next(earlier for earlier in TRIES if earlier.name == each.start)
     folder = workspace.root/"thumbnails"/each.slug
     if (folder/"config.json").is_file(): return folder
     found, contrasts = read_thumbnails(run)

@@ -1,4 +1,4 @@
-"""Whether a wrong sex could be noticed, from the released networks' three predictions and from the child's age.
+"""Whether a wrong sex could be noticed: from the networks' three predictions, and from the age of the child.
 
     python benchmarks/sexes.py DATA
 
