@@ -12,7 +12,8 @@ of DATA, the five folds of the release, out-of-fold predictions and cross-fitted
 ensemble if the ensemble's MAE falls by at least 0.05 months with a 95 % interval (paired, over radiographs)
 above zero, and if no stage of development with 70 or more radiographs loses more than 0.3 months. The tries
 are made in the order of `TRIES`. Each is added to the ensemble of those kept so far, or exchanged for some of
-its members; the ensemble is the released one at first. Each try is counted and listed, kept or not.
+its members; the ensemble is the released one at first. Each try is counted and listed, kept or not. The tries
+"reduced alike" and "long" were added when the ones before them had been judged.
 
 Masks and key points come from the released networks, which were fitted on DATA, on both sides alike. Results
 go to boneage/data/members.json after each try, without radiographs, labels or ids. A stopped command
@@ -29,8 +30,7 @@ import pandas as pd
 from measure import PROJECT, machine
 
 from boneage.assessment import load_assessor, weights_folder
-from boneage.contrast import Contrast
-from boneage.datasets.preprocessing import MATRIX_COLUMNS, read_regions, write_regions
+from boneage.datasets.preprocessing import read_regions, write_regions
 from boneage.datasets.profiles import FineTuningSettings, change_settings, load_profile
 from boneage.datasets.workspace import Workspace, open_workspace
 from boneage.files import publish
@@ -49,7 +49,8 @@ from boneage.release.ages import (
 )
 from boneage.release.preprocessing import assess_held_out
 from boneage.training.core import FitJob
-from boneage.training.fine_tuning import fine_tune, predict_distributions
+from boneage.training.fine_tuning import predict_distributions
+from boneage.training.thumbnails import fit_on_thumbnails, read_thumbnails
 
 RESULT = PROJECT/"boneage"/"data"/"members.json"
 GAIN, STAGE_LOSS, STAGE_SIZE = 0.05, 0.3, 70  # months, months, radiographs: the gate
@@ -65,10 +66,11 @@ class Try:
     name: str
     region: str
     scale: float               # of the region, as in the released networks unless stated
-    on_thumbnails: dict        # changes of the settings for the fit on thumbnails
+    epochs: int = 0            # of the fit on thumbnails
     replaces: tuple = ()       # names of members that leave
     fine_tuned: dict|None = None  # changes of the settings for the fits on the folds; None: none
     start: str = ""            # name of an earlier try whose network on thumbnails is used
+    alike: bool = False        # whether the radiographs are reduced to thumbnails, too
 
     @property
     def slug(self) -> str: return self.name.replace(",", "").replace(" ", "-")
@@ -78,14 +80,14 @@ class Try:
 
 def pretrained(region, scale, epochs, replaces=()):
     "A network fitted on the thumbnails, then on the folds"
-    return Try(f"{region} after thumbnails", region, scale, dict(schedule=dict(epochs=epochs), **NOISE),
-               replaces, FINE_TUNED)
+    return Try(f"{region} after thumbnails", region, scale, epochs, replaces, FINE_TUNED)
 
 
 TRIES = [
-    Try("low resolution", "hand", 0.08, dict(schedule=dict(epochs=12), **NOISE)),
+    Try("low resolution", "hand", 0.08, 12),
+    Try("low resolution, reduced alike", "hand", 0.08, start="low resolution", alike=True),
     pretrained("metacarpals", 0.174, 5, ("metacarpals",)),
-    Try("metacarpals after thumbnails, long", "metacarpals", 0.174, {}, ("metacarpals",), LONG,
+    Try("metacarpals after thumbnails, long", "metacarpals", 0.174, 0, ("metacarpals",), LONG,
         "metacarpals after thumbnails"),
     pretrained("wrist", 0.3, 4),
     pretrained("fingers", 0.174, 5),
@@ -124,36 +126,20 @@ def released_members(data: str, work: str, radiographs: pd.DataFrame) -> dict[st
     return {region: read_out_of_fold_distributions(workspace, radiographs, region) for region in RELEASED}
 
 
-def read_thumbnails(run: Workspace) -> tuple[pd.DataFrame, list[Contrast]]:
-    "Registered thumbnails that the release may be fitted on, with files, labels and contrast"
+def usable_thumbnails(run: Path) -> tuple[pd.DataFrame, list]:
+    "Registered thumbnails that the release may be fitted on"
     used = pd.read_csv(PROJECT/"boneage"/"data"/"rsna_used.csv", dtype={"id": str}).id
-    _, ids = read_regions(run.root/"regions", "registered", "hand")
-    def table(name, *columns):
-        return pd.read_csv(run.root/f"{name}.csv", dtype={"id": str})[["id", *columns]]
-    found = (table("cohort", "sex", "bone_age").merge(table("contrast", "inverted", "low", "high"))
-             .merge(table("registration", "height", "width", *MATRIX_COLUMNS)))
-    found = found[found.id.isin(ids) & ~found.id.isin(used)].reset_index(drop=True)
-    found["path"] = [str(run.root/"thumbnails"/f"{each}.png") for each in found.id]
-    found["mask"] = [str(run.root/"masks"/f"{each}.png") for each in found.id]
-    return found, [Contrast(bool(row.inverted), row.low, row.high) for row in found.itertuples()]
+    return read_thumbnails(run, used)
 
 
-def fit_on_thumbnails(each: Try, workspace: Workspace, run: Workspace) -> Path:
+def fit_start(each: Try, workspace: Workspace, run: Path) -> Path:
     "Fit the network of a try on the thumbnails; return its folder"
     if each.start: each = next(earlier for earlier in TRIES if earlier.name == each.start)
     folder = workspace.root/"thumbnails"/each.slug
     if (folder/"config.json").is_file(): return folder
-    found, contrasts = read_thumbnails(run)
-    changes = dict(scales={each.region: each.scale}) | each.on_thumbnails
-    settings = change_settings(FineTuningSettings(), changes)
-    regions = folder/"regions"
-    if not (regions/"ids.csv").is_file():
-        wanted = [("registered", each.region)]
-        write_regions(found, contrasts, wanted, settings.scales, settings.margin, regions)
-    images, _ = read_regions(regions, "registered", each.region)
     job = FitJob(folder, folder/"checkpoint.safetensors", log=each.log, stale="restart")
-    fine_tune(each.region, images, found, np.ones(len(found), bool), settings, job)
-    return folder
+    thumbnails = usable_thumbnails(run)
+    return fit_on_thumbnails(thumbnails, each.region, each.epochs, FineTuningSettings(), job, each.scale)
 
 
 def regions_of(each: Try, workspace: Workspace) -> np.ndarray:
@@ -165,17 +151,45 @@ def regions_of(each: Try, workspace: Workspace) -> np.ndarray:
     return np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in stored])
 
 
-def distributions_of(each: Try, workspace: Workspace, radiographs: pd.DataFrame, run: Workspace):
+def regions_alike(each: Try, workspace: Workspace, radiographs: pd.DataFrame, run: Path) -> np.ndarray:
+    "The regions of the radiographs, cut from their thumbnails where these were registered"
+    images = regions_of(each, workspace).copy()
+    found, contrasts = read_thumbnails(run)
+    rows = pd.Index(radiographs.id).get_indexer(found.id)
+    known, folder = rows >= 0, workspace.root/"thumbnails"/f"{each.slug}-alike"
+    if not (folder/"ids.csv").is_file():
+        contrasts = [contrast for contrast, own in zip(contrasts, known) if own]
+        write_regions(found[known], contrasts, [("registered", each.region)], {each.region: each.scale},
+                      workspace.profile.fine_tuning.margin, folder)
+    images[rows[known]] = read_regions(folder, "registered", each.region)[0]
+    return images
+
+
+def distributions_of(each: Try, workspace: Workspace, radiographs: pd.DataFrame, run: Path) -> np.ndarray:
     "Out-of-fold distributions of a try (n, 3, 240); fits what is not fitted yet"
-    folder, profile = fit_on_thumbnails(each, workspace, run), workspace.profile
+    folder = fit_start(each, workspace, run)
     if each.fine_tuned is None:
         network, config = load_network(folder)
-        tta = NetworkInput.from_config(config).tta
-        return predict_distributions(network, regions_of(each, workspace), config["shape"], tta)
-    changes = dict(regions=(each.region,), start=str(folder)) | each.fine_tuned
-    fitted = open_release(profile.data, str(workspace.root.parent), f"{MAIN}-{each.slug}", **changes)
+        images = (regions_alike(each, workspace, radiographs, run) if each.alike
+                  else regions_of(each, workspace))
+        return predict_distributions(network, images, config["shape"], NetworkInput.from_config(config).tta)
+    fitted = workspace_of(each, workspace, folder)
     cross_fit_ages(fitted, radiographs, each.log)
     return read_out_of_fold_distributions(fitted, radiographs, each.region)
+
+
+def workspace_of(each: Try, workspace: Workspace, start: Path) -> Workspace:
+    "The workspace of the fits of a try on the folds"
+    changes = dict(regions=(each.region,), start=str(start)) | each.fine_tuned
+    return open_release(workspace.profile.data, str(workspace.root.parent), f"{MAIN}-{each.slug}", **changes)
+
+
+def is_fitted(each: Try, workspace: Workspace) -> bool:
+    "Whether all networks of a try are there"
+    folder = workspace.root/"thumbnails"/(each.start or each.name).replace(" ", "-")
+    last = workspace.root.parent/f"{MAIN}-{each.slug}"/"models"/member_name(each.region, 4)
+    return all((each_folder/"config.json").is_file()
+               for each_folder in [folder, *[last]*(each.fine_tuned is not None)])
 
 
 def judge(kept: dict, tried: dict, radiographs: pd.DataFrame) -> dict:
@@ -211,30 +225,30 @@ def main():
     parser.add_argument("thumbnails", type=Path, help="folder of a run of the profile thumbnail")
     parser.add_argument("--work", default=str(PROJECT/"work"))
     parser.add_argument("--only", help="fit this try and stop", choices=[each.name for each in TRIES])
-    parser.add_argument("--prepare", action="store_true", help="make the regions and stop")
+    parser.add_argument("--judge", action="store_true", help="fit nothing, judge the tries that are fitted")
     parser.add_argument("--out", type=Path, default=RESULT)
     chosen = parser.parse_args()
     workspace, radiographs = prepare(chosen.data, chosen.work)
-    run = Workspace(chosen.thumbnails.absolute())
-    if chosen.prepare: return
     if chosen.only:
         each = next(each for each in TRIES if each.name == chosen.only)
-        distributions_of(each, workspace, radiographs, run)
+        distributions_of(each, workspace, radiographs, chosen.thumbnails)
         return
     kept = released_members(chosen.data, chosen.work, radiographs)
-    released = judge(kept, kept, radiographs)["MAE"]
-    rows = [dict(name=name, alone=alone(found, radiographs)) for name, found in kept.items()]
+    values = dict(made_with="python benchmarks/members.py DATA work/thumbnail", date=machine()["date"],
+                  radiographs=len(radiographs), thumbnails=len(usable_thumbnails(chosen.thumbnails)[0]),
+                  released=judge(kept, kept, radiographs)["MAE"],
+                  alone={name: alone(found, radiographs) for name, found in kept.items()}, tries=[])
     for each in TRIES:
-        found = distributions_of(each, workspace, radiographs, run)
+        if chosen.judge and not is_fitted(each, workspace): continue
+        found = distributions_of(each, workspace, radiographs, chosen.thumbnails)
         tried = exchange(kept, each, found)
-        rows.append(dict(name=each.name, replaces=list(each.replaces), alone=alone(found, radiographs),
-                         **judge(kept, tried, radiographs)))
-        if rows[-1]["kept"]: kept = tried
-        values = dict(made_with="python benchmarks/members.py DATA work/thumbnail", date=machine()["date"],
-                      radiographs=len(radiographs), thumbnails=len(read_thumbnails(run)[0]),
-                      tries=len(TRIES), released=released, ensemble=list(kept), members=rows)
+        row = dict(name=each.name, replaces=list(each.replaces), alone=alone(found, radiographs),
+                   **judge(kept, tried, radiographs))
+        if row["kept"]: kept = tried
+        values["tries"].append(row)
+        values["ensemble"] = list(kept)
         with publish(chosen.out) as file: file.write_text(json.dumps(values, indent=1) + "\n")
-        print(pd.DataFrame(rows).to_string(), flush=True)
+        print(pd.Series(row).to_string(), end="\n\n", flush=True)
 
 
 if __name__ == "__main__": main()
