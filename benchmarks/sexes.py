@@ -1,9 +1,10 @@
-"""Whether a wrong sex could be noticed: from the networks' three predictions, and from the age of the child.
+"""Whether a wrong sex can be noticed: from the networks' three predictions, and from the child's age.
 
-    python benchmarks/sexes.py DATA
+    python benchmarks/sexes.py work/deals
 
-Each network predicts a distribution for boys, one for girls and one for unknown sex. Four statistics compare
-them. All are positive where a hand looks more like a boy's: the regions disagree less under the boys'
+`work/deals` is the workspace of benchmarks/deals.py; that of `boneage release` will do as well. Its networks
+predict a distribution for boys, one for girls and one for unknown sex, out of fold. Four statistics compare
+the first two. All are positive where a hand is more like a boy's: the regions disagree less under the boys'
 predictions than under the girls'; the averaged distribution is narrower; its entropy is lower; and a logistic
 regression on all of these, with the regions' differences and the predicted age.
 
@@ -12,17 +13,18 @@ chosen to decide: a warning is built if a threshold that warns of at most 1 % of
 folds finds at least 20 % of the wrong ones, with at most 1.5 % false alarms, in the held-out fold. The other
 three statistics are shown only.
 
-With the child's age, `boneage.growth.fits_other_sex` compares the SDS for both sexes. DATA has no such ages.
-So each child is given the age at which the predicted bone age has an SDS from a normal distribution, with the
-scatter of the table or more. Six other rules were tried on networks of the benchmark `deals` before this one
-was chosen: other odds, and limits for each of the two SDS.
+With the child's age, `boneage.growth.fits_other_sex` compares the SDS for both sexes. The radiographs have no
+such ages. So each child is given an age at which the predicted bone age has an SDS from a normal
+distribution, with the scatter of the table or more. Six other rules were tried on the first deal before this
+one was chosen: other odds, and limits for each of the two SDS. Odds of 20 are a round number.
 
-The numbers are written to boneage/data/sexes.json, without radiograph, label
-or id. Masks and key points are those of the released networks, which were fitted on DATA.
+The numbers are written to boneage/data/sexes.json, without radiograph, label or id. Masks and key points are
+those of the released networks, which were fitted on the same radiographs.
 """
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -30,27 +32,22 @@ from measure import PROJECT, machine
 from scipy.optimize import minimize
 from scipy.stats import bootstrap, rankdata
 
-from boneage.assessment import load_assessor, weights_folder
-from boneage.datasets.profiles import change_settings, load_profile
-from boneage.datasets.workspace import open_workspace
+from boneage.datasets.workspace import Workspace
 from boneage.ensembles import distribution_sd
 from boneage.files import publish
 from boneage.growth import SDS_TABLES, fits_other_sex, read_reference_tables
 from boneage.inference import MONTHS
 from boneage.paper.evaluation import Estimate, mean_estimate, proportion_estimate
-from boneage.paper.pipeline import make_cohort
-from boneage.release.ages import predict_ages_again, read_out_of_fold_distributions, write_age_regions
-from boneage.release.preprocessing import assess_held_out
+from boneage.release.ages import read_out_of_fold_distributions
 
 RESULT = PROJECT/"boneage"/"data"/"sexes.json"
-REGIONS = ("hand", "carpals", "metacarpals")
 FALSE_ALARMS, MOST_FALSE_ALARMS, LEAST_FOUND = 0.01, 0.015, 0.2  # shares; see above
 DECIDES = "logistic regression"
 SCATTERS = (1.0, 1.5, 2.0)  # SD of the children's SDS
 
 
 def describe(distributions: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    "Statistics by name, and the (n, 13) regressors, of (3 regions, n, 3, 240) distributions"
+    "Statistics by name, and the regressors (n, …), of (regions, n, 3, 240) distributions"
     months, average = distributions @ np.arange(MONTHS), distributions.mean(0)
     boys, girls = months[..., 0], months[..., 1]  # (regions, n)
     sd = np.stack([distribution_sd(average[:, head]) for head in (0, 1)])
@@ -58,7 +55,7 @@ def describe(distributions: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarr
     statistics = {"regions agree": girls.std(0) - boys.std(0), "narrower": np.log(sd[1]/sd[0]),
                   "lower entropy": entropy[1] - entropy[0]}
     age = (boys + girls).mean(0)/2
-    between_regions = [head[region] - head[2] for head in (boys, girls) for region in (0, 1)]
+    between_regions = [other - head[-1] for head in (boys, girls) for other in head[:-1]]
     columns = [*between_regions, *np.log(sd), *entropy, *(boys - girls), age, age**2/100]
     return statistics, np.column_stack(columns)
 
@@ -98,6 +95,7 @@ def warn(regressors: np.ndarray, boy: np.ndarray, fold: np.ndarray) -> tuple[np.
 
 def area(statistic: np.ndarray, boy: np.ndarray) -> float:
     "Area under the ROC curve: 0.5 for a statistic without information"
+    boy = np.asarray(boy, bool)  # the bootstrap makes it float
     boys = boy.sum()
     return (rankdata(statistic)[boy].sum() - boys*(boys + 1)/2)/boys/(len(boy) - boys)
 
@@ -158,19 +156,15 @@ def _rounded(estimate): return {key: round(value, 3) for key, value in asdict(es
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", help="folder of radiographs with a label table")
-    parser.add_argument("--work", default=str(PROJECT/"work"))
-    chosen = parser.parse_args()
-    profile = load_profile(PROJECT/"reports"/"profiles"/"release.yaml", data=chosen.data)
-    profile = change_settings(profile, dict(name="sexes", cohort=dict(phantoms=0, composites=0)))
-    workspace = open_workspace(profile, chosen.work)
-    make_cohort(workspace)
-    assess_held_out(workspace, [load_assessor(device="cpu")])
-    radiographs = write_age_regions(workspace)
-    predict_ages_again(workspace, radiographs, weights_folder())
-    distributions = [read_out_of_fold_distributions(workspace, radiographs, region) for region in REGIONS]
-    found = measure(np.stack(distributions), radiographs)
-    found |= dict(made_with="python benchmarks/sexes.py DATA", date=machine()["date"])
+    parser.add_argument("workspace", help="of benchmarks/deals.py or of `boneage release`")
+    workspace = Workspace(Path(parser.parse_args().workspace))
+    settings = workspace.profile.fine_tuning
+    radiographs = pd.read_csv(workspace.root/"ages"/"radiographs.csv", dtype={"id": str})
+    distributions = [read_out_of_fold_distributions(workspace, radiographs, region)
+                     for region in settings.regions]
+    found = dict(made_with="python benchmarks/sexes.py WORKSPACE", date=machine()["date"],
+                 networks=workspace.profile.name, regions=list(settings.regions), deals=settings.deals,
+                 epochs=settings.schedule.epochs) | measure(np.stack(distributions), radiographs)
     with publish(RESULT) as file: file.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 
