@@ -14,6 +14,7 @@ import errno
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -52,6 +53,7 @@ from boneage.batches import (
     unused_columns,
 )
 from .files import WriteError, printable
+from .processes import exit_on_signals
 from .sexes import match_sexes, read_sexes
 from .tables import Table, read_rows
 
@@ -219,16 +221,20 @@ def replace_stdin(
     if "-" not in paths:
         yield paths, str
         return
-    from boneage.radiographs import file_kind
+    from boneage.radiographs import file_kind, other_kind
     data, others = sys.stdin.buffer.read(), [path for path in paths if path != "-"]
     if data.startswith((b"\xff\xfe", b"\xfe\xff")): data = data.decode("utf-16", "replace").encode()
     data = data.removeprefix(b"\xef\xbb\xbf")
-    if not data.strip(): fail("Standard input holds neither a radiograph nor paths.")
-    if not file_kind(data[:1000]):
+    kind = file_kind(data[:1000])
+    if other := other_kind(data[:1000]):
+        fail(f"Standard input is {other}, and holds neither a radiograph nor paths.")
+    if not data.strip() or not kind and re.search(rb"[\1-\x08\x0e-\x1f]", data):
+        fail("Standard input holds neither a radiograph nor paths.")
+    if not kind:
         lines = data.split(b"\0") if b"\0" in data else data.splitlines()
         yield [*others, *(os.fsdecode(line) for line in lines if line.strip())], str
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with exit_on_signals(), tempfile.TemporaryDirectory() as folder:  # a child's radiograph is not left there
         (path := Path(folder)/"standard input").write_bytes(data)
         yield [*others, str(path)], lambda text: text.replace(str(path), "-")
 

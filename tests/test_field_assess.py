@@ -3,6 +3,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -384,6 +385,20 @@ def test_json_lines_and_standard_input(tmp_path, models, image):
     assert piped(b"\x89PNG\r\n\x1a\n damaged").stderr.startswith("- is a")
 
 
+def test_a_radiograph_from_standard_input_is_not_left_behind(tmp_path, image):
+    "Its copy is removed when the command is ended, too"
+    (folder := tmp_path/"temporary").mkdir()
+    child = subprocess.Popen(command("assess", "-"), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                             env=os.environ | dict(TMPDIR=str(folder)))
+    child.stdin.write(cv2.imencode(".png", image)[1].tobytes())
+    child.stdin.close()
+    deadline = time.time() + 100
+    while time.time() < deadline and not list(folder.rglob("standard input")): time.sleep(0.02)
+    assert list(folder.rglob("standard input"))
+    child.terminate()
+    assert child.wait(100) == 128 + signal.SIGTERM and not list(folder.rglob("standard input"))
+
+
 def test_lists_of_paths_in_other_encodings(tmp_path, models, image):
     "Split at its zero bytes, a list in UTF-16 named the folder / : the whole computer was searched"
     write_radiograph(tmp_path/"ü.png", image)
@@ -392,7 +407,7 @@ def test_lists_of_paths_in_other_encodings(tmp_path, models, image):
         done = CliRunner().invoke(app, ["assess", "-", "--weights", str(models), "--jsonl"],
                                   input=listed.encode(encoding))
         assert done.exit_code == 0 and json.loads(done.stdout)["path"] == listed.strip(), done.stderr
-    for nothing in (b"", b"\r\n", "\n".encode("utf-16")):
+    for nothing in (b"", b"\r\n", "\n".encode("utf-16"), b"%PDF-1.7\n\1\2\3", b"RIFF\0\0\0\0WEBPVP8 "):
         done = CliRunner().invoke(app, ["assess", "-"], input=nothing)
         assert (done.exit_code, done.stdout) == (2, "") and "neither a radiograph nor paths" in done.stderr
 
