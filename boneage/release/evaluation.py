@@ -157,8 +157,9 @@ def format_evaluation(
     lines += ["", f"{'predicted − label':<22}{'mean (95 %)':<24}{'lower limit (95 %)':<26}upper limit (95 %)"]
     lines += [f"{row['group']:<22}{_signed(row, 'bias'):<24}{_signed(row, 'lower limit'):<26}"
               f"{_signed(row, 'upper limit')}" for row in summary["errors"]]
-    return [*(line.rstrip() for line in lines), "", *_describe_counts(summary), f"These radiographs: {summary['about']}",
-            *_describe_intervals(summary), *_describe_card(card), *_describe_repeats(summary.get("repeats"))]
+    about = [*_describe_counts(summary), f"These radiographs: {summary['about']}",
+             *_describe_intervals(summary), *_describe_card(card), *_describe_repeats(summary.get("repeats"))]
+    return [*(line.rstrip() for line in lines), "", *about]
 
 
 def _format_row(row):
