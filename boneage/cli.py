@@ -6,8 +6,8 @@
 __all__ = ['app', 'CHART_FORMATS', 'fail', 'Commands', 'needs_extra', 'main', 'Sex', 'GivenSex',
            'takes_record', 'NetworkOptions', 'GrowthOptions', 'AssessOptions', 'replace_stdin',
            'run_assessment', 'read_child_options', 'assess', 'VisitsOptions', 'visits',
-           'ReportOptions', 'report', 'check_request', 'phantom', 'paper', 'ReleaseOptions',
-           'release', 'export']
+           'EvaluateOptions', 'measure_labelled', 'evaluate', 'ReportOptions', 'report',
+           'check_request', 'phantom', 'paper', 'ReleaseOptions', 'release', 'export']
 
 # %% ../nbs/assessing/28_cli.ipynb #02
 import errno
@@ -385,13 +385,17 @@ def _find_sexes(
     sexes, unused = match_sexes(by_name, files, table.path)
     without = [path for path in files if path not in sexes]
     sentence = f"{table.path}: {len(by_name) - len(unused)} of {len(by_name)} rows fit a radiograph"
-    def first(names): return f"{', '.join(map(printable, names[:3]))}{' and more' if len(names) > 3 else ''}"
-    if unused: sentence += f" (not {first(unused)})"
-    if without: sentence += f"; {len(without)} of {len(files)} radiographs have no row ({first(without)})"
-    if columns := unused_columns(table): sentence += f"; these columns are not used: {first(columns)}"
+    if unused: sentence += f" (not {_first(unused)})"
+    if without: sentence += f"; {len(without)} of {len(files)} radiographs have no row ({_first(without)})"
+    if columns := unused_columns(table): sentence += f"; these columns are not used: {_first(columns)}"
     typer.echo(f"{sentence}.", err=True)
     if not sexes: problems.append(sentence)
     return sexes
+
+
+def _first(names):
+    "The first names of a list as text"
+    return f"{', '.join(map(printable, names[:3]))}{' and more' if len(names) > 3 else ''}"
 
 
 def _match_table(
@@ -537,6 +541,153 @@ def _save_chart(out, *arguments):
         with convert_write_errors(out), publish(out) as file:
             growth_chart(*arguments).savefig(file, format=out.suffix[1:].lower(), dpi=150)
     except (ValueError, OSError) as error: fail(format_error(out, error), 1)
+
+# %% ../nbs/assessing/28_cli.ipynb #ev-cli-options
+@dataclass(frozen=True)
+class EvaluateOptions(NetworkOptions):
+    "The options of `boneage evaluate`"
+    data: Annotated[Path, typer.Argument(
+        metavar="DATA", show_default=False,
+        help="Folder of radiographs with a label table: RSNA's or Kaggle's layout, or images and a CSV with "
+             "the columns id, sex and bone_age (months).")]
+    labels: Annotated[Path|None, typer.Option(
+        metavar="CSV", show_default=False, help="The label table, if DATA holds several or none.")] = None
+    readers: Annotated[int, typer.Option(
+        min=1, metavar="N", help="Number of readers whose mean a label is.")] = 1
+    all_new: Annotated[bool, typer.Option(
+        "--all-new", help="State that no network was fitted on any of these radiographs, whatever their ids; "
+                          "without it, those with an id in fitted_on.csv beside the networks are left "
+                          "out.")] = False
+    csv_file: Annotated[Path|None, typer.Option(
+        "--csv", metavar="OUT", show_default=False,
+        help="Write the results to a CSV table, row by row, as boneage assess does.")] = None
+    resume: Annotated[bool, typer.Option(
+        "--resume", help="Continue the table of --csv: assess only the radiographs that it lacks.")] = False
+    card: Annotated[Path|None, typer.Option(
+        metavar="FILE", show_default=False,
+        help="Write a card (JSON) without labels, images, ids and paths.")] = None
+    figure: Annotated[Path|None, typer.Option(
+        metavar="FILE", show_default=False,
+        help="Draw agreement and the Bland–Altman plot in this PNG, PDF or SVG file; a point is the label of "
+             "a child.")] = None
+    repeats: Annotated[bool, typer.Option(
+        "--repeats", help="Measure the smallest detectable change, too: seven more assessments for each "
+                          "radiograph, kept in OUT-repeats.jsonl.")] = False
+    workers: Annotated[int|None, typer.Option(
+        min=1, metavar="N", show_default=False,
+        help="Number of radiographs that are assessed at the same time; default: one for each core, at most "
+             "eight.")] = None
+
+# %% ../nbs/assessing/28_cli.ipynb #ev-cli-evaluate
+def measure_labelled(
+    options:EvaluateOptions,
+    cohort,        # table of `load_labelled`: id, path, sex, bone_age
+    table:Path,    # CSV of results
+) -> tuple:        # table of `read_results`; unreadable, made_with, repeats: for `summarise_evaluation`
+    "Assess labelled radiographs, those of a resumed table excepted, and join the results with the labels"
+    from boneage.release.evaluation import read_results
+    made_with = describe_origin(options.weights, dict(
+        data=str(options.data.resolve()), sexes=cohort[["id", "sex"]].to_csv(index=False)))
+    rows = RecordTable(table, options.resume)
+    rows.set_origin(made_with)
+    sexes = dict(zip(map(Path, cohort.path), cohort.sex))
+    files = [path for path in sexes if printable(path) not in rows.finished]
+    if rows.finished:
+        typer.echo(f"{len(sexes) - len(files)} of {len(sexes)} radiographs are in {table}.", err=True)
+    how = AssessOptions([str(options.data)], as_json=True, weights=options.weights, device=options.device,
+                        workers=options.workers)
+    unread, sex_of = [], partial(find_sex, sex=None, table=sexes)
+    if files: unread, _ = run_assessment(how, files, sex_of, rows=rows)
+    rows.close()
+    results, repeats = read_results(cohort, table), None
+    assessed = results[results.predicted.notna()]
+    if options.repeats and len(assessed): repeats = _measure_repeats(options, assessed, table, made_with)
+    return results, dict(unreadable=len(unread), made_with=made_with.rpartition(",")[0], repeats=repeats)
+
+
+def _measure_repeats(options, assessed, table, made_with):
+    "The smallest detectable change, from variants of the radiographs with a bone age"
+    from boneage.assessment import load_assessor
+    from boneage.release.evaluation import assess_repeats, summarise_repeats
+    part = table.with_name(f"{table.stem}-repeats.jsonl")
+    if not options.resume: part.unlink(missing_ok=True)
+    assessor = load_assessor(options.weights, options.device)
+    return summarise_repeats(assess_repeats(assessor, assessed, part, made_with, options.workers))
+
+
+def _check_evaluation(options):
+    "Check that the options are valid together, and that the results can be written"
+    if str(options.csv_file) == "-": fail("--csv needs a file: standard output gets the evaluation.")
+    if options.resume and not options.csv_file: fail("--resume continues the table of --csv: give its file.")
+    if options.figure and options.figure.suffix.lower() not in CHART_FORMATS:
+        fail(f"{options.figure} can't be drawn: its name must end in {', '.join(CHART_FORMATS)}.")
+    try:
+        for file in filter(None, (options.card, options.figure)):
+            if file.is_dir(): fail(f"{file} is a folder: give the name of a file.")
+            _open_folder(file.parent)
+    except WriteError as error: fail(error, 1)
+    if options.figure: _check_drawing()
+
+
+def _report_left_out(known, results, problems):
+    "Name on standard error what was not measured"
+    for sentence in problems: typer.echo(printable(sentence), err=True)
+    if len(known):
+        typer.echo(f"Left out: {len(known)} radiographs with ids that the networks were fitted on "
+                   f"({_first(known.id.tolist())}). If yours are others, give --all-new.", err=True)
+    without = results[results.predicted.isna()].path.tolist()
+    if without: typer.echo(f"Without a bone age: {len(without)} radiographs ({_first(without)}).", err=True)
+
+
+def _write_evaluation(options, results, summary):
+    "Write the card and draw the figure"
+    from boneage.files import publish
+    from boneage.paper.figures import agreement_figure
+    from boneage.release.evaluation import make_card
+    if options.card:
+        with publish(options.card) as file: file.write_text(json.dumps(make_card(summary), indent=1) + "\n")
+    assessed = results[results.predicted.notna()]
+    if options.figure and len(assessed):
+        with publish(options.figure) as file:
+            agreement_figure(assessed).savefig(file, format=options.figure.suffix[1:].lower(), dpi=150)
+
+
+@app.command(epilog="Research use only: boneage is not a medical device.")
+@takes_record(EvaluateOptions)
+@needs_extra("research")
+def evaluate(
+    options:EvaluateOptions,
+):
+    """Measure the system on labelled radiographs: errors, agreement, coverage, refusals.
+
+    \b
+    A folder; with a table, a figure and a card that can be shared; after an interruption:
+      boneage evaluate radiographs
+      boneage evaluate radiographs --csv ages.csv --figure agreement.png --card card.json
+      boneage evaluate radiographs --csv ages.csv --card card.json --resume
+
+    The card has neither labels, images, ids nor paths. Table and figure show single children. If something
+    in DATA can't be measured, it is named, and the exit code is 1.
+    """
+    from boneage.assessment import weights_folder
+    from boneage.release.evaluation import format_evaluation, load_labelled, summarise_evaluation
+    _check_evaluation(options)
+    problems, data, known_in = [], options.data.resolve(), None
+    try:
+        weights = weights_folder(options.weights)
+        if not options.all_new: known_in = weights
+        cohort, known = load_labelled(data, options.labels, known_in, problems)
+        with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(action="ignore"):
+            results, more = measure_labelled(options, cohort, options.csv_file or Path(scratch)/"ages.csv")
+        _report_left_out(known, results, problems)
+        more |= dict(fitted_on=len(known), all_new=options.all_new)
+        summary = summarise_evaluation(results, options.readers, **more)
+        _write_evaluation(options, results, summary)
+        card = weights/"bone-age.json"
+        card = json.loads(card.read_text()).get("new_radiographs") if card.is_file() else None
+    except (ValueError, OSError) as error: fail(error, 1 if isinstance(error, OSError) else 2)
+    for line in format_evaluation(summary, card): typer.echo(line)
+    raise typer.Exit(1 if problems or summary["unreadable"] or not summary["errors"] else 0)
 
 # %% ../nbs/assessing/28_cli.ipynb #report-command
 @dataclass(frozen=True)

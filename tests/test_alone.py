@@ -71,7 +71,8 @@ def alone(tmp_path_factory):
              "export --huggingface repository",
              f"assess {hand} --sex F --weights {models} --save-figure figures",
              f"report {hand} --sex F --weights {models} --out report.html",
-             "visits visits.csv --out chart.png", "paper", "release --data demo", "export exported"]
+             "visits visits.csv --out chart.png", "evaluate demo", "paper", "release --data demo",
+             "export exported"]
     arguments = json.dumps(hidden_modules()), json.dumps([line.split() for line in lines])
     program = [sys.executable, "-c", ALONE, *arguments]
     done = subprocess.run(program, cwd=folder, capture_output=True, text=True)
@@ -87,7 +88,7 @@ def test_assessing_needs_no_extra(alone):
     assert "bone age 95 months" in outcomes[list(outcomes)[1]][1]
 
 
-EXTRAS = dict(assess="research", report="research", visits="research", paper="reports",
+EXTRAS = dict(assess="research", report="research", visits="research", evaluate="research", paper="reports",
               release="fine-tuning", export="onnx")
 
 

@@ -17,7 +17,7 @@ from boneage import __version__
 
 PROJECT = Path(__file__).resolve().parent.parent
 BESIDE = {"howto": "dicom_folder own_data own_annotations gpu cluster add_network add_region growth "
-                   "report",
+                   "report evaluate",
           "play": "phantom mask key_points registration contrast_and_regions bone_age"}
 sys.path.insert(0, str(PROJECT/"tools"))
 import build_site  # noqa: E402

@@ -6,11 +6,11 @@
 __all__ = ['SCHEMA', 'PAPER_ORDER', 'Estimate', 'mean_estimate', 'mean_absolute_error', 'estimate_over_fits',
            'mae_difference', 'wilcoxon_p', 'add_holm', 'baseline_predictions',
            'proportion_estimate', 'proportion_within', 'Agreement', 'bland_altman',
-           'gather_predictions', 'ensemble_predictions', 'sort_in_paper_order', 'score',
-           'estimate_of', 'mae_table', 'add_stage', 'proportions_within_by', 'choose_models',
-           'key_point_errors', 'registration_errors', 'ensemble_weights', 'fit_ensemble_rule',
-           'member_predictions', 'fit_ensemble_rules', 'weighted_ensemble_predictions',
-           'cross_fitted_ensemble_predictions']
+           'agreement_estimates', 'gather_predictions', 'ensemble_predictions',
+           'sort_in_paper_order', 'score', 'estimate_of', 'mae_table', 'add_stage',
+           'proportions_within_by', 'choose_models', 'key_point_errors', 'registration_errors',
+           'ensemble_weights', 'fit_ensemble_rule', 'member_predictions', 'fit_ensemble_rules',
+           'weighted_ensemble_predictions', 'cross_fitted_ensemble_predictions']
 
 # %% ../../nbs/paper/60_evaluation.ipynb #02
 from dataclasses import dataclass
@@ -181,6 +181,21 @@ def bland_altman(
     low, high = stats.norm.interval(0.95, difference.mean(), spread) if spread else [difference.mean()] * 2
     slope = stats.linregress(average, difference).slope if np.ptp(average) else np.nan
     return Agreement(float(difference.mean()), float(low), float(high), float(slope), len(truth))
+
+# %% ../../nbs/paper/60_evaluation.ipynb #ev-limits
+def agreement_estimates(
+    truth,               # (n,) months; NaN (no label) is left out
+    predicted,           # (n,) months
+    coverage:float=0.95, # of the intervals
+) -> dict[str, Estimate]: # bias, low and high as in `Agreement`, months
+    "Bias and limits of agreement with their intervals (Bland & Altman 1999)"
+    found, normal = bland_altman(truth, predicted), stats.norm.ppf(0.975)
+    n, spread = max(found.n, 2), (found.high - found.low)/(2*normal)
+    half = stats.t.ppf((1 + coverage)/2, n - 1)*spread*np.sqrt(1/n)
+    wide = half*np.sqrt(1 + normal**2*n/(2*(n - 1)))
+    values = dict(bias=(found.bias, half), low=(found.low, wide), high=(found.high, wide))
+    return {name: Estimate(value, float(value - each), float(value + each), found.n)
+            for name, (value, each) in values.items()}
 
 # %% ../../nbs/paper/60_evaluation.ipynb #35
 SCHEMA = ("model", "input", "region", "sex_model", "head", "id", "sex", "bone_age", "predicted", "split",

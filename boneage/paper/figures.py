@@ -9,9 +9,9 @@ __all__ = ['REGION_COLOURS', 'REGION_MARKERS', 'SEX_COLOURS', 'SEX_MARKERS', 'SE
            'create_axes', 'show_radiograph', 'contact_sheet', 'image_rows', 'preprocessing_figure',
            'mining_figure', 'mining_rounds_figure', 'key_points_figure', 'reference_lines',
            'mae_figure', 'ablation_figure', 'stages_figure', 'claims_figure', 'age_figure',
-           'prediction_figure', 'bland_altman_figure', 'key_point_error_figure', 'quantile_figure',
-           'group_error_figure', 'history_figure', 'format_assessment', 'stretch_contrast',
-           'draw_distribution', 'assessment_figure', 'explanation_figure']
+           'prediction_figure', 'bland_altman_figure', 'agreement_figure', 'key_point_error_figure',
+           'quantile_figure', 'group_error_figure', 'history_figure', 'format_assessment',
+           'stretch_contrast', 'draw_distribution', 'assessment_figure', 'explanation_figure']
 
 # %% ../../nbs/paper/61_figures.ipynb #02
 from textwrap import fill
@@ -27,7 +27,7 @@ from ..assessment import Assessment
 from ..contrast import measure_contrast
 from ..explanations import Explanation, cell_region
 from ..geometry import invert, letterbox, transform
-from .evaluation import PAPER_ORDER, bland_altman
+from .evaluation import PAPER_ORDER, agreement_estimates, bland_altman
 from boneage.registration import (
     FRAME_CAPITATE,
     FRAME_SHAPE,
@@ -421,7 +421,13 @@ def prediction_figure(
 ) -> Figure:
     "Predicted against true bone age"
     figure, axes = create_axes(1, 1, 6.4, 5.2)
-    axis, rows = axes[0, 0], predictions[predictions.bone_age.notna()]
+    _draw_predictions(axes[0, 0], predictions[predictions.bone_age.notna()])
+    axes[0, 0].legend(**LEGEND)
+    return figure
+
+
+def _draw_predictions(axis, rows):
+    "Predicted against true bone age, with intervals as vertical lines"
     for sex, part in rows.groupby("sex"):
         if "low" in part:
             axis.vlines(part.bone_age, part.low, part.high, color=SEX_COLOURS[sex], alpha=0.15, lw=1)
@@ -430,8 +436,6 @@ def prediction_figure(
     axis.axline((0, 0), slope=1, color=DARK, lw=1)
     axis.set(xlabel="bone age (months)", ylabel="predicted (months)", xlim=(0, 240), ylim=(0, 240),
              aspect="equal", xticks=range(0, 241, 24), yticks=range(0, 241, 24))
-    axis.legend(**LEGEND)
-    return figure
 
 # %% ../../nbs/paper/61_figures.ipynb #45
 def bland_altman_figure(
@@ -439,7 +443,13 @@ def bland_altman_figure(
 ) -> Figure:
     "Difference of prediction and truth against their mean, with bias and 95 % limits of agreement"
     figure, axes = create_axes(1, 1, 6.4, 3.6)
-    axis, rows = axes[0, 0], predictions[predictions.bone_age.notna()]
+    _draw_differences(axes[0, 0], predictions[predictions.bone_age.notna()])
+    figure.legend(loc="outside upper center", ncols=4, **LEGEND)
+    return figure
+
+
+def _draw_differences(axis, rows):
+    "Difference of prediction and truth against their mean, with lines for bias and limits"
     for sex, part in rows.groupby("sex"):
         axis.scatter((part.predicted + part.bone_age) / 2, part.predicted - part.bone_age, s=14, alpha=0.6,
                      marker=SEX_MARKERS[sex], color=SEX_COLOURS[sex], label=SEX_LABELS[sex], linewidths=0)
@@ -450,7 +460,20 @@ def bland_altman_figure(
         axis.annotate(f"{height:+.1f}".replace("-", "−"), (1, height), xycoords=("axes fraction", "data"),
                       xytext=(4, 0), textcoords="offset points", va="center", fontsize=10)
     axis.set(xlabel="mean of predicted and true (months)", ylabel="predicted − true (months)")
-    figure.legend(loc="outside upper center", ncols=4, **LEGEND)
+
+# %% ../../nbs/paper/61_figures.ipynb #ev-agreement
+def agreement_figure(
+    predictions:pd.DataFrame, # sex, bone_age, predicted (months); optional: low and high of the interval
+) -> Figure:
+    "Predicted against true bone age, and the Bland–Altman plot with intervals of bias and limits"
+    figure, axes = create_axes(1, 2, 10.4, 4.9)
+    (left, right), rows = axes[0], predictions[predictions.bone_age.notna()]
+    _draw_predictions(left, rows)
+    _draw_differences(right, rows)
+    for estimate in agreement_estimates(rows.bone_age, rows.predicted).values():
+        if not np.isnan(estimate.low):
+            right.axhspan(estimate.low, estimate.high, color=DARK, alpha=0.1, lw=0, zorder=0)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=4, **LEGEND)
     return figure
 
 # %% ../../nbs/paper/61_figures.ipynb #47

@@ -7,12 +7,13 @@ __all__ = ['ORIGINAL_SCALES', 'SHORT_SCALES', 'LOW_RESOLUTION', 'PAPER_NETWORK',
            'WHOLE_HAND_SHORT', 'ORIGINAL', 'VARIANT_COLUMNS', 'LONG_SECTIONS', 'FEW_GREY_LEVELS',
            'RECIPES_TRIED', 'write_age_regions', 'member_name', 'member_regions', 'cross_fit_ages',
            'predict_ages_again', 'read_out_of_fold_distributions', 'fit_released_ensemble',
-           'cross_fit_ensemble', 'interval_score', 'summarise_age_errors', 'AblationVariant',
-           'short_recipe', 'ablation_variants', 'cross_fit_variants', 'fit_nested',
-           'fit_on_phantoms', 'region_predictions', 'predict_with_tta', 'fit_paper_network',
-           'summarise_ablation', 'AblationSize', 'run_ablation', 'summarise_regions',
-           'build_released_rules', 'publish_ages', 'publish_card', 'build_age_fold_assessors',
-           'compute_age_changes', 'summarise_age_variants', 'summarise_paper_grid', 'release_ages']
+           'cross_fit_ensemble', 'interval_score', 'group_by_sex_and_stage', 'summarise_age_errors',
+           'AblationVariant', 'short_recipe', 'ablation_variants', 'cross_fit_variants',
+           'fit_nested', 'fit_on_phantoms', 'region_predictions', 'predict_with_tta',
+           'fit_paper_network', 'summarise_ablation', 'AblationSize', 'run_ablation',
+           'summarise_regions', 'build_released_rules', 'publish_ages', 'publish_card',
+           'build_age_fold_assessors', 'compute_age_changes', 'summarise_age_variants',
+           'summarise_paper_grid', 'release_ages']
 
 # %% ../../nbs/release/71_ages.ipynb #03
 import json
@@ -323,16 +324,22 @@ def interval_score(
     return high - low + 2 / (1 - coverage) * outside
 
 # %% ../../nbs/release/71_ages.ipynb #18
+def group_by_sex_and_stage(
+    table:pd.DataFrame,        # sex, bone_age (months)
+) -> dict[str, pd.DataFrame]:  # "all", "boys", "girls", and each stage by rising age; none is empty
+    "Group labelled radiographs by sex and by stage of development"
+    staged = add_stage(table)
+    groups = {"all": staged, "boys": staged[staged.sex == "M"], "girls": staged[staged.sex == "F"]}
+    groups |= {stage: staged[staged.stage == stage]
+               for stage in staged.sort_values("bone_age").stage.unique()}
+    return {group: rows for group, rows in groups.items() if len(rows)}
+
+
 def summarise_age_errors(
     ensemble_prediction:pd.DataFrame,  # of `cross_fit_ensemble`
 ) -> list[dict]:                       # a row for each group
     "Summarise the ensemble's errors and intervals for all radiographs, by sex and by stage of development"
-    staged = add_stage(ensemble_prediction)
-    groups = {"all": staged, "boys": staged[staged.sex == "M"], "girls": staged[staged.sex == "F"]}
-    groups |= {stage: rows for stage, rows in staged.groupby("stage", sort=False, observed=True)}
-    stages = dict.fromkeys(staged.sort_values("bone_age").stage)
-    order = [group for group in ("all", "boys", "girls", *stages) if len(groups[group])]
-    return [_error_row(group, groups[group]) for group in order]
+    return [_error_row(group, rows) for group, rows in group_by_sex_and_stage(ensemble_prediction).items()]
 
 
 def _error_row(group, rows):

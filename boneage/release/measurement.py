@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['FITTED_ON', 'PHANTOMS', 'TOLERANCE_MONTHS', 'TOLERANCE_PIXELS', 'FRAME_CORNERS',
-           'MEASURED_DETECTORS', 'write_fitted_on', 'reject_known', 'assess_new_radiographs',
-           'measure_new_radiographs', 'predict_phantoms', 'make_fingerprint', 'sign_card',
-           'compare_fingerprints', 'keep_measurable', 'revise_cards']
+           'MEASURED_DETECTORS', 'write_fitted_on', 'find_known', 'reject_known',
+           'assess_new_radiographs', 'measure_new_radiographs', 'predict_phantoms',
+           'make_fingerprint', 'sign_card', 'compare_fingerprints', 'keep_measurable',
+           'revise_cards']
 
 # %% ../../nbs/release/73_measurement.ipynb #02
 import hashlib
@@ -40,15 +41,23 @@ def write_fitted_on(
     with publish(Path(folder)/FITTED_ON) as path: table.to_csv(path, index=False)
 
 
+def find_known(
+    cohort:pd.DataFrame,  # id
+    folder:str|Path,      # of the weights
+) -> pd.Series:           # bool, with the index of `cohort`
+    "Find the radiographs that a network was fitted on, by id; `ValueError` if that is not known"
+    path = Path(folder)/FITTED_ON
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: it is not known what the networks were fitted on.")
+    return cohort.id.isin(pd.read_csv(path, dtype={"id": str}).id)
+
+
 def reject_known(
     cohort:pd.DataFrame,  # id
     folder:str|Path,      # of the weights
 ):
     "Raise `ValueError` if a network was fitted on one of the radiographs, or if that is not known"
-    path = Path(folder)/FITTED_ON
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: it is not known what the networks were fitted on.")
-    known = cohort.id[cohort.id.isin(pd.read_csv(path, dtype={"id": str}).id)]
+    known = cohort.id[find_known(cohort, folder)]
     if len(known):
         raise ValueError(f"{len(known)} of the new radiographs, such as {known.iloc[0]}, are not new: "
                          "the released networks were fitted on them.")
