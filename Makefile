@@ -14,6 +14,8 @@ LESSONS := nbs howto play
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 export MALLOC_ARENA_MAX := 1
+# Tests and lessons leave the user's cache alone.
+test notebooks lessons stress: export BONEAGE_CACHE := off
 
 .PHONY: help install paper test lint notebooks stress bench export lessons readme site lab pins clean
 .DEFAULT_GOAL := help

@@ -5,6 +5,7 @@ allocator setting. The site shows them; no test asserts any of them."""
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,6 @@ import numpy as np
 import pandas as pd
 import torch
 from measure import (
-    FOLDER,
     PROJECT,
     Figure,
     convolution_speed,
@@ -139,29 +139,50 @@ def measure_assessment(folder: Path, best: dict) -> list[Figure]:
 
 
 WATCHED = """import sys
-sys.path.insert(0, {folder!r})
 sys.argv[1:] = ['assess', {radiograph!r}, '--sex', 'F']
 import boneage.cli
 try: boneage.cli.app()
-finally:
-    imported = [name for name in ('fastai', 'pandas', 'matplotlib') if name in sys.modules]
-    from measure import peak_memory
-    print(peak_memory(), *imported)"""
+finally:  # the module `measure` imports PyTorch, which would add to the memory
+    imported = [name for name in ('torch', 'fastai', 'pandas', 'matplotlib') if name in sys.modules]
+    line = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'))
+    print(int(line.split()[1])/2**20, *imported)"""
+COPIES = 100  # radiographs in a folder for one command
 
 
 def measure_command(folder: Path) -> list[Figure]:
-    "From a command to its output"
-    path, command = radiographs(folder)[2048, 1600], [sys.executable, "-m", "boneage.cli"]
-    def run(*arguments):
-        return lambda: subprocess.run([*command, *arguments], check=True, capture_output=True)
-    watched = [sys.executable, "-c", WATCHED.format(folder=str(FOLDER), radiograph=str(path))]
-    done = subprocess.run(watched, capture_output=True, text=True)
-    memory, *imported = done.stdout.splitlines()[-1].split()
-    note = f"fastai, pandas and matplotlib imported: {', '.join(imported) or 'none'}"
-    return [Figure("`boneage --help`", seconds(run("--help"), 3), "s"),
-            Figure("`boneage assess` of one radiograph", seconds(run("assess", str(path), "--sex", "F"), 3),
-                   "s"),
-            Figure("largest memory of it", float(memory), "GB", note=note)]
+    "From a command to its output: with PyTorch, and with exported networks from a cache"
+    many, path = folder/"many", radiographs(folder)[2048, 1600]
+    many.mkdir()
+    for number in range(COPIES): shutil.copy(path, many/f"{number}.png")
+    began = time.perf_counter()
+    run_command(folder, "on", "assess", str(path), "--sex", "F")()
+    filled, kept = time.perf_counter() - began, any((folder/"cache").glob("boneage/*/fingerprint"))
+    return [Figure("`boneage --help`", seconds(run_command(folder, "off", "--help"), 3), "s"),
+            *measure_assess_command(folder, many, "off", "PyTorch"),
+            *([Figure("the first `boneage assess`, with the export after its result", filled, "s"),
+               *measure_assess_command(folder, many, "on", "from the cache")] if kept else [])]
+
+
+def run_command(folder: Path, cache: str, *arguments: str, command=("-m", "boneage.cli")):
+    "A function that runs Python with a command, with a cache in `folder` or without; it returns the output"
+    environment = os.environ | dict(BONEAGE_CACHE=cache, XDG_CACHE_HOME=str(folder/"cache"))
+    def run():
+        return subprocess.run([sys.executable, *command, *arguments], check=True, capture_output=True,
+                              text=True, env=environment).stdout
+    return run
+
+
+def measure_assess_command(folder: Path, many: Path, cache: str, name: str) -> list[Figure]:
+    "One radiograph and a folder of them, with the start of the command; memory"
+    path = radiographs(folder)[2048, 1600]
+    one, each = (run_command(folder, cache, "assess", str(what), "--sex", "F") for what in (path, many))
+    code = WATCHED.format(radiograph=str(path))
+    memory, *imported = run_command(folder, cache, command=("-c", code))().splitlines()[-1].split()
+    note = f"torch, fastai, pandas and matplotlib imported: {', '.join(imported) or 'none'}"
+    return [Figure(f"`boneage assess` of one radiograph, {name}", seconds(one, 3), "s"),
+            Figure(f"largest memory of it, {name}", float(memory), "GB", note=note),
+            Figure(f"`boneage assess` of a folder of {COPIES}, {name}", COPIES/seconds(each, 1),
+                   "images/s")]
 
 
 def measure_phantoms() -> list[Figure]:
@@ -371,6 +392,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="100,1000,10000", help="sizes of the growing cohorts")
     parser.add_argument("--cohort", type=int, help="measure one cohort of this size, and print it as JSON")
+    parser.add_argument("--only", metavar="TABLE", help="measure one table, such as \"From a command to its "
+                                                        "output\", and write nothing")
     chosen, tables = parser.parse_args(), {}
     if chosen.cohort: return print(json.dumps(measure_cohort(chosen.cohort)))
     sizes = [int(size) for size in chosen.sizes.split(",") if size]
@@ -389,10 +412,11 @@ def main():
             "Against the co-author's later network": compare_recipe,
             "Growing cohorts": partial(measure_growth, sizes)}
         for title, section in sections.items():
+            if chosen.only not in (None, title): continue
             tables[title] = section()
             print(title, *map(describe, tables[title]), sep="\n", flush=True)
     found = {title: rows(figures) for title, figures in tables.items()}
-    write_section("speed", "cpu", dict(machine=machine(), tables=found))
+    if not chosen.only: write_section("speed", "cpu", dict(machine=machine(), tables=found))
 
 
 if __name__ == "__main__": main()

@@ -7,15 +7,16 @@ __all__ = ['MIN_GREY_RANGE', 'FOREARM_ROW', 'EDGE_WIDTH', 'MAX_CUT_LENGTH', 'MIN
            'MAX_SECOND_COMPONENT', 'REGISTRATION_LIMITS', 'MIN_HAND_LENGTH', 'MAX_HALF_WIDTH',
            'MIN_RELIABLE_AGE', 'MATURE_AGE', 'NO_PREDICTION', 'MIN_HAND_CONFIDENCE', 'NO_HAND',
            'Assessment', 'load_source', 'load_radiograph', 'choose_sex', 'weights_folder',
-           'load_ensemble_rules', 'exposure_warnings', 'cut_warnings', 'mask_warnings',
-           'registration_warnings', 'detail_warnings', 'interval_warnings', 'age_warnings',
-           'check_output_type', 'Assessor', 'load_assessor', 'apply_tta', 'ModelPrediction',
-           'predict_with_members', 'AgePrediction', 'predict_bone_age', 'assess_image',
-           'add_growth', 'sex_warnings']
+           'fingerprint_networks', 'load_ensemble_rules', 'exposure_warnings', 'cut_warnings',
+           'mask_warnings', 'registration_warnings', 'detail_warnings', 'interval_warnings',
+           'age_warnings', 'check_output_type', 'Assessor', 'load_assessor', 'apply_tta',
+           'ModelPrediction', 'predict_with_members', 'AgePrediction', 'predict_bone_age',
+           'assess_image', 'add_growth', 'sex_warnings']
 
 # %% ../nbs/assessing/20_assessment.ipynb #02
 import math
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from threading import Lock
@@ -132,6 +133,17 @@ def weights_folder(
                            "each with model.safetensors and config.json; "
                            f"found no {' and no '.join(missing)}.")
     return folder
+
+# %% ../nbs/assessing/20_assessment.ipynb #oc-fingerprint
+def fingerprint_networks(
+    folder:Path,  # from `weights_folder`
+) -> str:         # 64 hexadecimal digits
+    "Hash the names and contents of all networks, configurations and rules of a folder"
+    found = sha256()
+    for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
+        if path.suffix not in (".json", ".safetensors", ".onnx"): continue
+        found.update(path.relative_to(folder).as_posix().encode() + sha256(path.read_bytes()).digest())
+    return found.hexdigest()
 
 # %% ../nbs/assessing/20_assessment.ipynb #20
 def load_ensemble_rules(

@@ -197,14 +197,10 @@ def describe_origin(
     from hashlib import sha256
 
     from boneage import __version__
-    from boneage.assessment import weights_folder
-    networks, folder = sha256(), weights_folder(weights)
-    kinds = (".json", ".safetensors", ".onnx")
-    for path in sorted(path for path in folder.glob("**/*") if path.suffix in kinds):
-        networks.update(path.relative_to(folder).as_posix().encode() + sha256(path.read_bytes()).digest())
+    from boneage.assessment import fingerprint_networks, weights_folder
+    networks = fingerprint_networks(weights_folder(weights))
     others = sha256(repr(sorted(options.items())).encode())
-    return (f"boneage {__version__}, networks {networks.hexdigest()[:8]}, "
-            f"options {others.hexdigest()[:8]}")
+    return f"boneage {__version__}, networks {networks[:8]}, options {others.hexdigest()[:8]}"
 
 # %% ../nbs/assessing/22_batches.ipynb #field-rows
 class RecordTable:

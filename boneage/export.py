@@ -36,6 +36,7 @@ def export_network(
     network:nn.Module,
     config:dict,      # its configuration
     folder:str|Path,  # to which `model.onnx` and `config.json` are written
+    like:str|Path|None = None, # folder of an exported network with the same layers, which are taken from it
 ) -> float:           # largest difference from PyTorch on random images, share of the largest output
     "Write a network as an ONNX model; `WeightsError` when it can't be converted or its outputs differ"
     folder, generator = Path(folder), torch.Generator().manual_seed(0)
@@ -43,7 +44,9 @@ def export_network(
     folder.mkdir(parents=True, exist_ok=True)
     with publish(folder/"model.onnx") as path, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try: _write_onnx(network.cpu().eval(), output_type(config), example, path)
+        wrapped = _Outputs(network.cpu().eval(), output_type(config) == "classification")
+        try:
+            if like is None or not _copy_onnx(wrapped, Path(like), path): _write_onnx(wrapped, example, path)
         except OSError: raise  # a full disk is not a fault of the network
         except Exception as error:
             reason = type(error).__name__
@@ -67,14 +70,25 @@ class _Outputs(nn.Module):
         return (self.network(x),)
 
 
-def _write_onnx(network, kind, example, path):
-    "Convert a network with PyTorch's exporter; `kind` is its `output_type`"
-    has_distribution = kind == "classification"
-    names = ["prediction", "distribution"] if has_distribution else ["prediction"]
+def _write_onnx(network, example, path):
+    "Convert a network with PyTorch's exporter"
+    names = ["prediction", "distribution"] if network.has_distribution else ["prediction"]
     images = {0: torch.export.Dim("images", min=1)}
-    torch.onnx.export(_Outputs(network, has_distribution), (example,), str(path), input_names=["image"],
-                      output_names=names, dynamo=True, dynamic_shapes=(images,), external_data=False,
-                      verbose=False)
+    torch.onnx.export(network, (example,), str(path), input_names=["image"], output_names=names, dynamo=True,
+                      dynamic_shapes=(images,), external_data=False, verbose=False)
+
+
+def _copy_onnx(network, like, path):
+    "Write an exported network with another one's weights; False where the exporter has merged two layers"
+    import onnx
+    model = onnx.load(like/"model.onnx")
+    weights = {name: values for name, values in network.state_dict().items() if values.is_floating_point()}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    if not weights.keys() <= stored.keys(): return False
+    for name, values in weights.items():
+        stored[name].CopyFrom(onnx.numpy_helper.from_array(values.numpy(), name))
+    onnx.save(model, path)
+    return True
 
 
 def _differences(exported, network, kind, example):
@@ -101,8 +115,12 @@ def export_assessor(
                                'run pip install ".[onnx]" in a clone of boneage.') from error
     folder = Path(folder)
     members = sorted({member for rule in assessor.rules.values() for member in rule.members})
-    differences = {name: export_network(*assessor.network(name), folder/name)
-                   for name in ("segmentation", "keypoints", *members)}
+    differences, alike = {}, {}  # configuration without its card → folder of the first network with it
+    for name in ("segmentation", "keypoints", *members):
+        network, config = assessor.network(name)
+        layers = json.dumps(config | dict(card=None), sort_keys=True)
+        differences[name] = export_network(network, config, folder/name, alike.get(layers))
+        alike.setdefault(layers, folder/name)
     if assessor.rules: write_ensemble_rules(folder/"ensembles.json", assessor.rules)
     return differences
 

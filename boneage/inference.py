@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MONTHS', 'SEX_OUTPUTS', 'FORMAT', 'LARGEST', 'scaled_from_months', 'months_from_scaled',
            'WeightsError', 'current_names', 'read_config', 'NetworkInput', 'output_type',
-           'OnnxNetwork', 'run_network', 'allowed_cores', 'one_thread_each']
+           'allowed_cores', 'one_thread_each', 'OnnxNetwork', 'run_network']
 
 # %% ../nbs/assessing/03_inference.ipynb #03
 import json
@@ -176,6 +176,25 @@ def output_type(
     "What a network predicts; for a BoneAgeNetwork, the name of its head"
     return _OUTPUT_TYPES.get(str(config.get("network")), config.get("head", "regression"))
 
+# %% ../nbs/assessing/03_inference.ipynb #18a
+def allowed_cores() -> int:
+    "Number of cores that this process may use"
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+# %% ../nbs/assessing/03_inference.ipynb #18b
+@contextmanager
+def one_thread_each():
+    "Limit OpenCV and PyTorch to one thread each; restore the previous numbers afterwards"
+    import cv2
+    torch = sys.modules.get("torch")  # None where networks run in onnxruntime, without PyTorch
+    before = cv2.getNumThreads(), torch and torch.get_num_threads()
+    cv2.setNumThreads(1)
+    if torch: torch.set_num_threads(1)
+    try: yield
+    finally:
+        cv2.setNumThreads(before[0])
+        if torch: torch.set_num_threads(before[1])
+
 # %% ../nbs/assessing/03_inference.ipynb #16
 class OnnxNetwork:
     "A network in onnxruntime, on the CPU"
@@ -191,7 +210,11 @@ class OnnxNetwork:
                                'run pip install ".[onnx]" in a clone of boneage.') from error
         onnxruntime.set_default_logger_severity(3)
         try:
-            self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = allowed_cores()
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            providers = ["CPUExecutionProvider"]
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
             self.input = self.session.get_inputs()[0].name
             self.outputs = [output.name for output in self.session.get_outputs()]
         except Exception as error:
@@ -241,22 +264,3 @@ def _run_torch(network, inputs, method):
         x = torch.from_numpy(inputs).to(device).float().div_(255)
         output = getattr(network, method)(x.contiguous(memory_format=torch.channels_last))
     return output.float().cpu().numpy()
-
-# %% ../nbs/assessing/03_inference.ipynb #18a
-def allowed_cores() -> int:
-    "Number of cores that this process may use"
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-# %% ../nbs/assessing/03_inference.ipynb #18b
-@contextmanager
-def one_thread_each():
-    "Limit OpenCV and PyTorch to one thread each; restore the previous numbers afterwards"
-    import cv2
-    torch = sys.modules.get("torch")  # None where networks run in onnxruntime, without PyTorch
-    before = cv2.getNumThreads(), torch and torch.get_num_threads()
-    cv2.setNumThreads(1)
-    if torch: torch.set_num_threads(1)
-    try: yield
-    finally:
-        cv2.setNumThreads(before[0])
-        if torch: torch.set_num_threads(before[1])

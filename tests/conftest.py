@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 
 PROJECT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("BONEAGE_CACHE", "off")  # tests leave the user's cache alone
 TOKEN = "BONEAGE_TOKEN"  # in the environment of what a test starts and will kill
 
 
