@@ -132,7 +132,8 @@ def assess(models, *arguments) -> tuple[int, str, list]:
 
 def about_child(record: dict) -> list[str]:
     "The warnings that do not come from the tiny networks"
-    return [each for each in record["warnings"] if "registration" not in each and "cut off" not in each]
+    own = ("registration", "cut off", "check the sex")
+    return [each for each in record["warnings"] if not any(part in each for part in own)]
 
 
 # The tiny networks predict 95 months (75 to 115) for a girl. Brush, 96 months: 100.66, SD 10.23
@@ -155,6 +156,16 @@ def test_result_has_growth_only_with_an_age(models, image):
     assert assessor.assess(image, "F").growth is None
     growth = assessor.assess(image, "F", age=96, sds_table="greulich-pyle").growth
     assert growth.sds == pytest.approx(-1/8.8, abs=1e-3) and growth.heights == ()
+
+
+def test_sex_is_checked_by_the_age(models, image):
+    "The tiny networks predict 95 months for a girl and 137.5 for a boy: normal at 96 and at 132 months"
+    assessor = load_assessor(models, "cpu")
+    def warned(sex, **child):
+        return sum(each.code == "sex" for each in assessor.assess(image, sex, **child).warnings)
+    assert [warned("F", age=96), warned("M", age=132)] == [0, 0]
+    assert [warned("F", age=132), warned("M", age=96)] == [1, 1]
+    assert [warned("F"), warned("unknown", age=132), warned("F", age=30)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("entries, age, source, warning", [
