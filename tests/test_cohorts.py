@@ -119,7 +119,7 @@ BAD = {  # a cell pattern → the end of its sentence
     "1380,NaN,True": "the bone age 'NaN' is not a number",
     "1380,inf,True": "the bone age 'inf' is not a number",
     "1380,ten,True": "the bone age 'ten' is not a number",
-    "1380,120 months,True": "the bone age '120 months' is not a number",
+    "1380,120 kg,True": "the bone age '120 kg' is not a number",
     "1380,120,": "the sex '' is neither M nor F, nor True or False in a column male",
     "1380,120,maybe": "the sex 'maybe' is neither M nor F, nor True or False in a column male",
     ",120,True": "the id is missing",

@@ -505,7 +505,7 @@ def _read_coco_mark(mark, category, shape, left) -> tuple:
     "The area of one annotation (a list of one or none), and its named points"
     outline = mark.get("segmentation") or []
     if isinstance(outline, list):
-        left.update("polygon of fewer than three corners" for polygon in outline if len(polygon) < 6)
+        left.update("polygon of fewer than three corners" for polygon in outline if 0 < len(polygon) < 6)
         outline = [polygon for polygon in outline if len(polygon) >= 6]
     corners = [each for polygon in outline for each in np.reshape(polygon, (-1, 2))] \
         if isinstance(outline, list) else []
@@ -515,7 +515,7 @@ def _read_coco_mark(mark, category, shape, left) -> tuple:
     points = [(name, (x, y)) for name, (x, y, visible) in zip(names, triples) if visible > 0]
     left.update("key point without a name" for triple in triples[len(names):] if triple[2] > 0)
     area = [(category.get("name", ""), corners, part)] if part.any() or corners else []
-    if not area and not len(triples): left["box without an outline"] += 1
+    if not area and not (triples[:, 2] > 0).any(): left["box without an outline"] += 1
     return area, points
 
 # %% ../../nbs/datasets/31_annotations.ipynb #46
