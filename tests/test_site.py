@@ -309,6 +309,18 @@ def test_figures_have_a_place_that_other_pages_link_to(root):
     assert "reports/training_1.html#figure-mae" in links(page(root, "reports/cohort"), "reports/cohort")
 
 
+def test_navigations_have_names_and_toggles_are_buttons(root):
+    text = page(root, "reports/cohort")
+    names = re.findall('<nav[^>]* aria-label="(.*?)"', text)
+    assert len(names) == text.count("<nav") and {"Site", "Pages", "On this page"} < {*names}
+    assert text.count('role="button"') >= len(WINGS) and 'role="navigation"' not in text
+
+
+def test_empty_cells_are_no_headings(root):
+    row = re.search("<tr[^>]*>((?:(?!</tr>).)*)<th[^>]*>MAE", page(root, "reports/cohort"), re.S)[1]
+    assert "<td></td>" in row and "<th" not in row
+
+
 def test_pages_end_with_how_they_were_made(root):
     assert "Made in 12 s." in page(root, "reports/cohort")
     for name in ("library/assessing/geometry", "howto/own_data", "play/mask"):
@@ -450,6 +462,7 @@ STYLE = {"links in tables keep their words": "main .table a { word-break: normal
          "nor striped": "main .table-striped > tbody > tr > * { --bs-table-bg-type: transparent;",
          "dark, but not its pictures": "(prefers-color-scheme: dark) {\n  html, main img { filter: invert(1)",
          "navigation is not printed": "@media print {\n  #quarto-header, #quarto-sidebar,",
+         "printed code wraps": "main pre, main pre > code { white-space: pre-wrap !important;",
          "a line of code under the button cannot be read": ".code-copy-button { background-color: #ffffffd9;"}
 
 
