@@ -45,7 +45,8 @@ def named(text: str) -> str:
         unnamed = found and "aria-label" not in opening[0]
         return opening[0].replace("<nav", f'<nav aria-label="{found}"') if unnamed else opening[0]
     def head(row):
-        return row[0].replace("<th></th>", "<td></td>") if re.search("<th[^>]*>[^<]", row[0]) else row[0]
+        headings = re.search("<th[^>]*>[^<]", row[0])
+        return re.sub("<th([^>]*)></th>", r"<td\1></td>", row[0]) if headings else row[0]
     text = re.sub(r'(<a\b[^>]*) role="navigation"', r'\1 role="button"', text)
     return re.sub(r"<tr\b.*?</tr>", head, re.sub(r"<nav\b[^>]*>", name, text), flags=re.S)
 
