@@ -203,6 +203,7 @@ rule claims:
 # The article is a page of the site, and a PDF that is printed from this page.
 IN_ARTICLE = [f"{W}/results/{name}.json" for name in
               ("segmentation", "registration", "summary", "claims_one_by_one", *AFTER_TRAINING)]
+IN_ARTICLE += [notebook(name) for name in REPORTS if name == "15_thumbnails"]  # it makes figures of the article
 IN_ARTICLE += [path for path in ("boneage/data/thumbnails.json", "boneage/weights/bone-age.json")
                if Path(path).is_file()]
 PRINTING = "tools/build_article.py", "reports/references.bib", "reports/article.typ"

@@ -1,4 +1,5 @@
 "The article of a run: the same text as its page, with citations, captions and references"
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import build_article  # noqa: E402
 DOI = "https://doi.org/10.1007/978-3-030-00889-5_34"
 PAGE = ["# A page\n> Its summary\n\nThis page is also printed: [article.pdf](../article.pdf).",
         f"## Abstract\n\nA paper ([Iglovikov et al., 2018]({DOI})) has [code](https://example.org).",
-        "## Results\n\n![A line](../figures/line.svg)\n\n*A line. Made by [09](09_mae_table.ipynb).*\n",
+        "## Results\n\n![A line](../figures/line.svg)\\\n*A line. "
+        "[How it is made](09_mae_table.ipynb#figure-line), [its data](../figures/line.csv).*\n",
         "## In short\n\nNothing more."]
 LINE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M0 0L9 9" stroke="black"/></svg>'
 
@@ -21,7 +23,8 @@ LINE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M0 0L
 @pytest.fixture
 def root(tmp_path):
     "A run with an executed article and one figure"
-    shown = new_output("display_data", {"text/markdown": "| region | MAE |\n|:--|--:|\n| hand | 7.25 |"})
+    shown = new_output("display_data", {"text/markdown": "*Errors.*\n\n| region | MAE |\n|:--|--:|\n"
+                                                   "| hand | 7.25 |\n"})
     cells = [*map(new_markdown_cell, PAGE)]
     cells.insert(3, new_code_cell("…", outputs=[shown]))
     (tmp_path/"notebooks").mkdir()
@@ -34,8 +37,10 @@ def root(tmp_path):
 def test_page_becomes_article(root):
     text = build_article.printed_text(build_article.shown_text(root/"notebooks"/"16_article.ipynb"))
     assert "A paper [@iglovikov2018] has [code](https://example.org)." in text
-    assert "![A line. Made by 09.](figures/line.svg)" in text
-    assert "\n# Abstract" in text and "| hand | 7.25 |" in text and text.rstrip().endswith("# References")
+    links = "[How it is made](reports/mae_table.html#figure-line), [its data](figures/line.csv)."
+    assert f"![A line. {links}](figures/line.svg)" in text
+    assert "| hand | 7.25 |\n\n: Errors.\n" in text
+    assert "\n# Abstract" in text and text.rstrip().endswith("# References")
     assert not any(word in text for word in ("In short", "Its summary", ".ipynb", "article.pdf"))
 
 
@@ -51,6 +56,15 @@ def test_citations_of_the_report_are_in_the_references():
     assert text.count("https://doi.org/") >= 5
 
 
+def test_figures_name_the_report_that_makes_them():
+    def code(path):
+        return "\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code")
+    figures = re.findall(r'\bfigure\("([\w-]+)",.*?"(\d\d_\w+)"\)', code(build_article.REPORT), re.S)
+    assert len(figures) >= 15
+    for name, report in figures:
+        assert f'"{name}"' in code(PROJECT/"reports"/f"{report}.ipynb"), f"{report} makes no figure {name}"
+
+
 def test_article_is_printed(root, monkeypatch):
     pytest.importorskip("pypandoc")
     pytest.importorskip("typst")
@@ -59,4 +73,5 @@ def test_article_is_printed(root, monkeypatch):
     build_article.main()
     markup = (root/"article.typ").read_text()
     assert "Iglovikov et al. 2018" in markup and "7.25" in markup and "Greulich, William" in markup
+    assert 'link("figures/line.csv")' in markup and "caption: [Errors." in markup
     assert target.read_bytes().startswith(b"%PDF-") and target.stat().st_size > 10_000

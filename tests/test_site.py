@@ -33,10 +33,14 @@ def report(path: Path, *cells):
     parameters = code('root = "work/smoke"', metadata=dict(tags=["parameters"]))
     widget = output("display_data", {"application/vnd.jupyter.widget-view+json": dict(model_id="1"),
                                      "text/plain": "Button()"})
-    table = output("execute_result", {"text/html": "<table><tr><td>31.56</td></tr></table>",
+    table = output("execute_result", {"text/html": "<table><tr><th></th><th>MAE</th></tr>"
+                                                   "<tr><td>hand</td><td>31.56</td></tr></table>",
                                       "text/plain": "31.56"}, execution_count=1)
     heading = output("display_data", {"text/markdown": "## Problems of the input\n\nNone was found."})
-    last = code("boneage.paper.evaluation.mae_table()", outputs=[table, heading, widget], execution_count=1)
+    figure = output("display_data",
+                    {"text/markdown": f"{DOWNLOADS}\n\n[Fits](07_training_1.ipynb#figure-mae)"})
+    last = code("boneage.paper.evaluation.mae_table()", outputs=[table, heading, figure, widget],
+                execution_count=1)
     cells = [*map(markdown, cells[:1]), parameters, *map(markdown, cells[1:]), last]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=dict(papermill=dict(duration=12.4))), path)
 
@@ -61,8 +65,7 @@ DOWNLOADS = "Download: [the figure, SVG](../figures/mae.svg) · [its data, CSV](
 
 def workspace(root: Path) -> Path:
     "A workspace with two reports of a run that was stopped"
-    report(root/"notebooks"/"01_cohort.ipynb", COHORT, LOSS, "An error of {{< var story.mae >}} months.",
-           DOWNLOADS)
+    report(root/"notebooks"/"01_cohort.ipynb", COHORT, LOSS, "An error of {{< var story.mae >}} months.")
     report(root/"notebooks"/"07_training_1.ipynb", "# Fitting\n> Models")
     report(root/"notebooks"/"08_ablation.failed.ipynb", "# Ablation\n> Failed")
     (root/"results").mkdir()
@@ -301,6 +304,23 @@ def test_figures_can_be_downloaded(root):
         assert (root/"site"/"figures"/name).read_text() == "figure"
 
 
+def test_figures_have_a_place_that_other_pages_link_to(root):
+    for name in ("reports/cohort", "reports/training_1"): assert 'id="figure-mae"' in page(root, name)
+    assert "reports/training_1.html#figure-mae" in links(page(root, "reports/cohort"), "reports/cohort")
+
+
+def test_navigations_have_names_and_toggles_are_buttons(root):
+    text = page(root, "reports/cohort")
+    names = re.findall('<nav[^>]* aria-label="(.*?)"', text)
+    assert len(names) == text.count("<nav") and {"Site", "Pages", "On this page"} < {*names}
+    assert text.count('role="button"') >= len(WINGS) and 'role="navigation"' not in text
+
+
+def test_empty_cells_are_no_headings(root):
+    row = re.search("<tr[^>]*>((?:(?!</tr>).)*)<th[^>]*>MAE", page(root, "reports/cohort"), re.S)[1]
+    assert "<td></td>" in row and "<th" not in row
+
+
 def test_pages_end_with_how_they_were_made(root):
     assert "Made in 12 s." in page(root, "reports/cohort")
     for name in ("library/assessing/geometry", "howto/own_data", "play/mask"):
@@ -442,6 +462,7 @@ STYLE = {"links in tables keep their words": "main .table a { word-break: normal
          "nor striped": "main .table-striped > tbody > tr > * { --bs-table-bg-type: transparent;",
          "dark, but not its pictures": "(prefers-color-scheme: dark) {\n  html, main img { filter: invert(1)",
          "navigation is not printed": "@media print {\n  #quarto-header, #quarto-sidebar,",
+         "printed code wraps": "main pre, main pre > code { white-space: pre-wrap !important;",
          "a line of code under the button cannot be read": ".code-copy-button { background-color: #ffffffd9;"}
 
 

@@ -15,7 +15,9 @@ import yaml
 PROJECT = Path(__file__).absolute().parent.parent
 REPORT, REFERENCES, TEMPLATE = (PROJECT/"reports"/name for name in (
     "16_article.ipynb", "references.bib", "article.typ"))
-FIGURE = re.compile(r"!\[[^\]]*\]\(\.\./(figures/[^)]+)\)\n\n\*(.+?)\*\n", re.S)
+FIGURE = re.compile(r"!\[[^\]]*\]\(\.\./(figures/[^)]+)\)\\\n\*(.+?)\*\n", re.S)
+TABLE = re.compile(r"^\*([^*\n]+)\*\n\n((?:\|.*\n)+)", re.M)
+PAGE = re.compile(r"\]\((?:\d+_)?(\w+)\.ipynb(#[\w-]+)?\)")  # a link to another report
 TITLE = "Paediatric bone age assessment with deep convolutional networks: a reproduction"
 FLUSH = "```{=typst}\n#place.flush()\n```\n\n"  # figures are printed before the next chapter
 PAGE_ONLY = ("This page is also printed", "## In short")
@@ -42,14 +44,16 @@ def citation_keys() -> dict[str, str]:
 
 
 def printed_text(text: str) -> str:
-    "The text of the page as that of an article: citations, captions, and no links between pages"
+    "The text of the page as that of an article: citations, captions, and links into the site"
     keys = citation_keys()
     blocks = [block for block in re.split(r"\n\n+(?=#|This page)", text) if not block.startswith(PAGE_ONLY)]
-    text = "\n\n".join(blocks[1:])  # without the page's summary
+    text = "\n\n".join(blocks[1:]) + "\n"  # without the page's summary
     def cite(found): return f"[@{keys[found[2]]}]" if found[2] in keys else found[0]
     text = re.sub(r"\(?\[([^\]]+)\]\((https?://[^)]+)\)\)?", cite, text)
-    text = FIGURE.sub(lambda found: f"![{found[2]}]({found[1]})\n", text)
-    text = re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\)", r"\1", text)
+    text = FIGURE.sub(r"![\2](\1)\n", text)
+    text = TABLE.sub(r"\2\n: \1\n", text)
+    # the article lies beside the front page of the site
+    text = PAGE.sub(r"](reports/\1.html\2)", text).replace("](../", "](")
     text = re.sub(r"^#(#+) ", r"\1 ", text, flags=re.M) + "\n# References\n"
     text = re.sub(r"^# ", f"{FLUSH}# ", text, flags=re.M)
     return f"---\nnocite: '@*'\n---\n\n{text}"

@@ -17,6 +17,8 @@ REMOTE = re.compile(r'<script[^>]+\bsrc="(?:https?:)?//[^>]*>\s*</script>\s*|<li
                     r"|<script[^>]*>\s*define\('jquery'.*?</script>\s*", re.S)
 CURRENT = re.compile(r'<a\b[^>]*\bnav-link\b[^>]*\baria-current="page"[^>]*>')
 UNDESCRIBED = re.compile(r"<h[1-6]\b[^>]*>(.*?)</h[1-6]>|<img (?![^>]*\balt=)", re.S)
+NAVIGATION = {"navbar": "Site", "quarto-secondary-nav": "Place", 'id="quarto-sidebar"': "Pages",
+              'id="TOC"': "On this page", "page-navigation": "Previous and next page"}
 OURS = re.compile("html-math-method|execute.enabled")  # formulas become MathML here, and nothing is executed
 
 
@@ -36,14 +38,27 @@ def described(text: str) -> str:
     return UNDESCRIBED.sub(describe, text)
 
 
+def named(text: str) -> str:
+    "A page whose navigations have names, whose toggles are buttons, and whose empty cells are no headings"
+    def name(opening):
+        found = next((name for key, name in NAVIGATION.items() if key in opening[0]), None)
+        unnamed = found and "aria-label" not in opening[0]
+        return opening[0].replace("<nav", f'<nav aria-label="{found}"') if unnamed else opening[0]
+    def head(row):
+        headings = re.search("<th[^>]*>[^<]", row[0])
+        return re.sub("<th([^>]*)></th>", r"<td\1></td>", row[0]) if headings else row[0]
+    text = re.sub(r'(<a\b[^>]*) role="navigation"', r'\1 role="button"', text)
+    return re.sub(r"<tr\b.*?</tr>", head, re.sub(r"<nav\b[^>]*>", name, text), flags=re.S)
+
+
 def tidied(page: Path) -> str:
-    "A rendered page without remote scripts; its bar marks no other page as current, pictures have a text"
+    "A rendered page without remote scripts, for those who see it and those who do not; one page is current"
     def marked(link):
         target = page.parent/re.search(r'\bhref="([^"#]*)', link[0])[1]
         if target.resolve() == page.resolve(): return link[0]
         return link[0].replace(' aria-current="page"', "").replace("nav-link active", "nav-link")
     text = page.read_text(encoding="utf-8")
-    return described(CURRENT.sub(marked, REMOTE.sub("", FORMULA.sub(mathml, text))))
+    return named(described(CURRENT.sub(marked, REMOTE.sub("", FORMULA.sub(mathml, text)))))
 
 
 def render(folder: Path, renderer: str) -> Path:

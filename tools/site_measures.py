@@ -204,6 +204,6 @@ def coverage(found: dict) -> str:
 `make stress WHAT=coverage`. It counts the lessons of every notebook and the tests that run in minutes, but
 no code of other processes. The checks reach {reached:,} of {total:,} lines, {reached/total:.1%}.
 
-{table(["module", "lines", "reached", ""], lines, 1)}
+{table(["module", "lines", "reached", "share"], lines, 1)}
 
 *{found['date']}, Python {found['python']}, coverage {found['coverage']}.*"""

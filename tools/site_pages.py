@@ -28,6 +28,7 @@ PROSE = re.compile(r"^(?!#|    ).+$", re.M)  # neither heading nor code
 HEADING = re.compile(r"^##+ +`?(.+?)`?$", re.M)
 TAG = re.compile(r"\\tag\{([^}]*)\}")  # the number of an equation, which pandoc drops from MathML
 WIDGETS = "application/vnd.jupyter.widget-view+json"
+PUBLISHED = re.compile(r"^Download: \[[^\]]*\]\(\.\./figures/([\w-]+)\.svg\)")  # below a report's figure
 
 # Keys of reports/paper.yml in the table of the front page
 HEADLINE = "mae_original", "mae_normalised", "mae_registered", "mae_best_ensemble", "mae_test"
@@ -129,7 +130,9 @@ def processed(page: Page, links: Links, fold: bool = False) -> dict:
             text = re.sub(r"\A# .+\n*(> .+\n*)?", "", cell.source) if number == 0 else cell.source
             cell.source = TAG.sub(r"\\qquad(\1)", links.resolve(text, page.address))
             if cell.source.strip(): cells.append(cell)
-        elif cell.cell_type == "code": add_code(cells, cell, fold, taken)
+        elif cell.cell_type == "code":
+            for output in cell.outputs: place_output(output, links, page)
+            add_code(cells, cell, fold, taken)
     cells.append(nbformat.v4.new_markdown_cell(closing(notebook, page)))
     kernel = dict(name="python3", language="python", display_name="Python 3")
     notebook.cells, notebook.metadata = cells, dict(kernelspec=kernel)
@@ -146,6 +149,14 @@ def add_code(cells: list, cell, fold: bool, taken: set[str]):
     if fold and cells[-1].cell_type == "code" and not cells[-1].outputs:
         cell.source = cells.pop().source + "\n\n" + cell.source.removeprefix("#| code-fold: true\n")
     cells += marked(cell, taken) if "export" in directives else divided(cell)
+
+
+def place_output(output, links: Links, page: Page):
+    "Resolve the links in an output's Markdown; a published figure gets a place that other pages link to"
+    data = output.get("data", {})
+    if "text/markdown" not in data: return
+    text = links.resolve("".join(data["text/markdown"]), page.address)
+    data["text/markdown"] = PUBLISHED.sub(lambda found: f"[]{{#figure-{found[1]}}}{found[0]}", text)
 
 
 def headings(cells: list) -> set[str]:

@@ -11,7 +11,7 @@ __all__ = ['UNSTATED', 'UNMEASURED', 'MIN_RADIOGRAPHS', 'CLAIM_COLUMNS', 'EXCEPT
            'cost_table', 'cost_of', 'range_verdict', 'stage_claims', 'carpals_claims',
            'compare_mae_unpaired', 'peak_claims', 'frequency_claims', 'pooled_errors',
            'pooled_claims', 'compare_models', 'format_verdict_counts', 'verdict_of_order',
-           'format_claim', 'list_claims', 'format_claims']
+           'format_claim', 'list_claims', 'format_claims', 'claims_of_runs', 'summarise_claims']
 
 # %% ../../nbs/paper/62_claims.ipynb #02
 import re
@@ -516,3 +516,35 @@ def format_claims(
     table = pd.DataFrame({"claim": listed.claim, "verdict": listed.verdict,
                           f"here, {unit}" if unit else "here": here, "n": listed.n, "p (Holm)": p})
     return table.set_index("claim").rename_axis(None)
+
+# %% ../../nbs/paper/62_claims.ipynb #si-runs
+def claims_of_runs(
+    runs:dict[str, pd.DataFrame], # name of a run → its claims, from `list_claims`
+) -> pd.DataFrame:                # reported; for each run its difference with interval, and its verdict
+    "Put the claims of several runs side by side; a dash stands where a run has not measured a claim"
+    columns = {}
+    for name, claims in runs.items():
+        table = format_claims(claims, unit="")
+        table.loc[table.here == UNMEASURED, "verdict"] = "–"
+        columns |= {f"reproduced, {name}": table.here.replace(UNMEASURED, "–"),
+                    f"verdict, {name}": table.verdict}
+    order = pd.concat(runs.values()).claim.unique()
+    return pd.DataFrame(columns).reindex(order).fillna("–").reset_index(names="reported")
+
+# %% ../../nbs/paper/62_claims.ipynb #si-short
+def summarise_claims(
+    parts:dict[str, pd.DataFrame], # claim in words → its comparisons: difference, n, verdict
+    unit:str="months",             # of the differences
+    shown:int=3,                   # up to this number, the differences themselves are shown
+) -> pd.DataFrame:                 # by claim: reproduced, verdict
+    "Summarise the comparisons of each claim; a claim without a measured one gets a dash"
+    rows = {}
+    for claim, part in parts.items():
+        measured = part[part.n > 0]
+        if measured.empty: rows[claim] = ["–", "not measured"]
+        else:
+            differences = ", ".join(f"{value:.2f}".replace("-", "−") for value in measured.difference)
+            few = len(measured) <= shown
+            rows[claim] = [f"{differences} {unit}" if few else format_verdict_counts(measured),
+                           verdict_of_order(measured)]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["reproduced", "verdict"])

@@ -68,7 +68,7 @@ class PowerLaw:
         return self.scale*np.asarray(radiographs, float)**-self.exponent + self.floor
 
     def __str__(self):
-        floor = f" + {self.floor:.2f}" if self.floor else ""
+        floor = f" + {self.floor:.2f}" if round(self.floor, 2) else ""
         return f"{self.scale:.1f} · n^(−{self.exponent:.2f}){floor}"
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMN_LABELS', 'VALUE_LABELS', 'publish_figure', 'show_figure', 'place_figure', 'format_table',
-           'markdown_table']
+           'markdown_table', 'place_table']
 
 # %% ../../nbs/paper/64_publication.ipynb #02
 import matplotlib.pyplot as plt
@@ -46,11 +46,13 @@ def place_figure(
     workspace:Workspace,
     name:str,     # of a published figure
     caption:str,  # Markdown
+    report:str,   # that makes the figure, such as "09_mae_table"
 ) -> str:         # Markdown; empty if no page has published the figure
     "Place a published figure on another page, with a caption"
     if not workspace.path("figures", f"{name}.svg").is_file(): return ""
     alternative = caption.split(".")[0]
-    return f"![{alternative}](../figures/{name}.svg)\n\n*{caption}*\n"
+    links = f"[How it is made]({report}.ipynb#figure-{name}), [its data](../figures/{name}.csv)."
+    return f"![{alternative}](../figures/{name}.svg)\\\n*{caption} {links}*\n"
 
 # %% ../../nbs/paper/64_publication.ipynb #10
 COLUMN_LABELS = {
@@ -87,8 +89,16 @@ def markdown_table(
 ) -> str:                # Markdown, numbers to the right; the dashes are as long as a column is wide
     "Write a table in Markdown"
     cells = {name: [str(cell).replace("|", "\\|") for cell in table[name]] for name in table}
-    widths = [min(max(map(len, [str(name), *column])), 50) for name, column in cells.items()]
+    widths = [min(max(map(len, [str(name), *column])), 40) for name, column in cells.items()]
     numeric = [pd.api.types.is_numeric_dtype(table[name]) for name in table]
     rules = ["-"*width + ":" if right else ":" + "-"*width for width, right in zip(widths, numeric)]
     rows = [list(map(str, table)), rules, *zip(*cells.values())]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+# %% ../../nbs/paper/64_publication.ipynb #si-table
+def place_table(
+    table:pd.DataFrame,  # of texts and numbers; its index is left out
+    caption:str,         # Markdown
+) -> str:                # Markdown; empty without rows
+    "Place a table with a caption"
+    return f"*{caption}*\n\n{markdown_table(table)}\n" if len(table) else ""
