@@ -175,6 +175,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'boneage.cli._open_folder': ('assessing/cli.html#_open_folder', 'boneage/cli.py'),
                              'boneage.cli._publish_release': ('assessing/cli.html#_publish_release', 'boneage/cli.py'),
                              'boneage.cli._report_left_out': ('assessing/cli.html#_report_left_out', 'boneage/cli.py'),
+                             'boneage.cli._report_rest': ('assessing/cli.html#_report_rest', 'boneage/cli.py'),
                              'boneage.cli._save_chart': ('assessing/cli.html#_save_chart', 'boneage/cli.py'),
                              'boneage.cli._smallest_change': ('assessing/cli.html#_smallest_change', 'boneage/cli.py'),
                              'boneage.cli._write_evaluation': ('assessing/cli.html#_write_evaluation', 'boneage/cli.py'),

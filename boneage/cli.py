@@ -478,11 +478,16 @@ def assess(
     if options.as_json: typer.echo(json.dumps(records, indent=1, allow_nan=False))
     try: rows and rows.close()
     except WriteError as error: fail(error, 1)
-    if passed_over: typer.echo(summarise_passed_over(passed_over), err=True)
-    if unread and len(files) > FEW:
-        typer.echo(f"{len(records)} of {len(files)} radiographs were assessed.", err=True)
+    _report_rest(passed_over, unread, records)
     if records: _keep_networks(options)
     raise typer.Exit(1 if problems or unread else 0)
+
+
+def _report_rest(passed_over, unread, records):
+    "Print what was passed over, and how many radiographs were assessed"
+    if passed_over: typer.echo(summarise_passed_over(passed_over), err=True)
+    total = len(records) + len(unread)
+    if unread and total > FEW: typer.echo(f"{len(records)} of {total} radiographs were assessed.", err=True)
 
 # %% ../nbs/assessing/28_cli.ipynb #growth-visits
 CHART_FORMATS = (".png", ".pdf", ".svg")
