@@ -476,15 +476,15 @@ def assess(
         sex_of, child_of = partial(find_sex, sex=sex, table=sexes), partial(find_child, options=children)
         if files: unread, records = run_assessment(options, files, sex_of, child_of, rows, restored, origin)
     if options.as_json: typer.echo(json.dumps(records, indent=1, allow_nan=False))
-    try: rows and rows.close()
-    except WriteError as error: fail(error, 1)
-    _report_rest(passed_over, unread, records)
+    _finish_assessment(rows, passed_over, unread, records)
     if records: _keep_networks(options)
     raise typer.Exit(1 if problems or unread else 0)
 
 
-def _report_rest(passed_over, unread, records):
-    "Print what was passed over, and how many radiographs were assessed"
+def _finish_assessment(rows, passed_over, unread, records):
+    "Close the table of results; print what was passed over, and how many radiographs were assessed"
+    try: rows and rows.close()
+    except WriteError as error: fail(error, 1)
     if passed_over: typer.echo(summarise_passed_over(passed_over), err=True)
     total = len(records) + len(unread)
     if unread and total > FEW: typer.echo(f"{len(records)} of {total} radiographs were assessed.", err=True)
