@@ -42,7 +42,8 @@ def load_labelled(
     known = find_known(labelled, weights) if weights else pd.Series(False, labelled.index)
     if known.all():
         raise ValueError(f"{folder} holds no radiograph to measure: {len(labelled)} have a bone age, and the "
-                         f"networks were fitted on {known.sum()} of these ids.")
+                         f"networks were fitted on {known.sum()} of these ids; --all-new states that yours "
+                         "are others.")
     return labelled[~known], labelled[known]
 
 # %% ../../nbs/release/74_evaluation.ipynb #ev-results
@@ -175,7 +176,8 @@ def _format_row(row):
 
 def _signed(row, key):
     "A value with sign and interval"
-    low, value, high = (row[name] for name in (f"{key}, low", key, f"{key}, high"))
+    low, value, high = (number if number is None else round(number, 1) + 0
+                        for number in (row[f"{key}{end}"] for end in (", low", "", ", high")))
     if value is None: return "–"
     interval = "" if low is None else f" ({low:+.1f} to {high:+.1f})"
     return f"{value:+.1f}{interval}".replace("-", "−")
@@ -211,8 +213,8 @@ def _describe_card(card):
     "What the release's card was measured on, and why the columns are not compared"
     if not card: return ["There is no card beside these networks."]
     return [f"The release's card: {card['about']}",
-            "The two are of different radiographs, readers and devices, and are not compared: a difference "
-            "between them need not be one of the system."]
+            "Radiographs, readers and devices differ unless these are the same, so the two are not compared: "
+            "a difference need not be one of the system."]
 
 
 def _describe_repeats(repeats):
