@@ -279,7 +279,7 @@ def run_assessment(
 
 def _keep_networks(options):
     "Export the released networks to the cache, if they were computed by PyTorch"
-    if options.weights or options.device or "torch" not in sys.modules: return
+    if options.weights or options.device or not sys.modules.get("torch"): return
     from boneage.assessment import weights_folder
     from boneage.cache import keep_models
     keep_models(weights_folder(), partial(typer.echo, err=True))
