@@ -368,6 +368,23 @@ def test_only_what_scrolls_is_reached_by_keyboard(tmp_path):
     assert re.findall(r'<pre id="(\w+)"[^>]*tabindex="0"', done.stdout) == ["long"], done.stderr
 
 
+TOGGLES = """<html><head>{}</head><body><a role="button" id="fold" onclick="this.title += 'x'">Fold</a>
+<a role="button" id="link" href="#">Link</a><script>
+const press = key => document.getElementById("fold").dispatchEvent(new KeyboardEvent("keydown", {{key}}));
+addEventListener("load", () => ["Enter", " ", "a"].forEach(press));
+</script></body></html>"""
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="Chromium is not installed")
+def test_toggles_work_with_the_keyboard(tmp_path):
+    (tmp_path/"a.html").write_text(TOGGLES.format(KEYBOARD.read_text()))
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+               f"--user-data-dir={tmp_path/'user'}", (tmp_path/"a.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert re.findall(r'<a[^>]* id="(\w+)"[^>]*tabindex="0"', done.stdout) == ["fold"], done.stderr
+    assert 'title="xx"' in done.stdout  # Enter and the space bar
+
+
 # ------------------------------------------------------------------ Quarto, where it need not be installed
 
 # What Quarto writes around a page with a table of HTML: scripts of other servers, and "Story" marked on each
