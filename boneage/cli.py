@@ -152,7 +152,9 @@ class NetworkOptions:
         metavar="DIR", show_default=False,
         help="Run folder with fitted networks, such as work/phantom; default: the released networks.")] = None
     device: Annotated[str|None, typer.Option(
-        show_default=False, help="cpu or cuda; default: a GPU if there is one.")] = None
+        show_default=False,
+        help="cpu or cuda, by PyTorch; default: a GPU if there is one, else exported networks in the cache, "
+             "if they are there.")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -462,9 +464,6 @@ def assess(
     --birth-date, then from the table, then from the DICOM header; contradictions are warned of.
 
     If a file cannot be read, an error names it, the other files are assessed, and the exit code is 1.
-
-    With the extra onnx, the first command exports the networks to the cache folder after its results, and
-    later ones start faster. BONEAGE_CACHE=off in the environment prevents this.
     """
     (table, rows, origin), sex = _check_options(options), options.sex and options.sex.value
     child_options = read_child_options(options, table)
@@ -769,12 +768,12 @@ def report(
         sex, visits = _find_visits(options)
     except ValueError as error: fail(error)
     _check_drawing()
-    child = read_child_options(options)
+    child_of = partial(find_child, options=read_child_options(options))
     try:
         with warnings.catch_warnings(action="ignore"):  # pydicom's, about headers
             assessor = load_from_cache(options.weights, options.device)
-            assessed = assess_file(options.path, assessor, sex, partial(find_child, options=child))
-            page = _make_page(_describe_origin(options, visits), options, visits, options.path, *assessed)
+            assessed = options.path, *assess_file(options.path, assessor, sex, child_of)
+            page = _make_page(_describe_origin(options, visits), options, visits, *assessed)
             if options.explain: page = _explain_page(page, assessor)
             write_page(options.out, page)
             if options.dicom: write_objects(options.dicom, options.path, page)
