@@ -55,6 +55,7 @@ from boneage.training.thumbnails import fit_on_thumbnails, read_thumbnails
 RESULT = PROJECT/"boneage"/"data"/"members.json"
 GAIN, STAGE_LOSS, STAGE_SIZE = 0.05, 0.3, 70  # months, months, radiographs: the gate
 RELEASED, MAIN = ("hand", "carpals", "metacarpals"), "members"  # regions; name of the workspace
+FURTHER = dict(scales=dict(wrist=0.3, fingers=0.174), stages=dict(wrist=5, fingers=5))
 NOISE = dict(augmentation=dict(noise=0.03))
 FINE_TUNED = dict(schedule=dict(epochs=12, learning_rate=4e-4), **NOISE)  # after the thumbnails
 LONG = dict(schedule=dict(epochs=30), **NOISE)  # added when the short fits on the folds had lost
@@ -99,7 +100,7 @@ def open_release(data: str, work: str, name: str, **changes) -> Workspace:
     "A workspace with the profile `release` and other settings of the fine-tuning; all share their regions"
     profile = load_profile(PROJECT/"reports"/"profiles"/"release.yaml", data=data)
     profile = change_settings(profile, dict(name=name, cohort=dict(phantoms=0, composites=0)))
-    settings = change_settings(profile.fine_tuning, changes)
+    settings = change_settings(change_settings(profile.fine_tuning, FURTHER), changes)
     workspace = open_workspace(replace(profile, fine_tuning=settings), work)
     shared = workspace.root/"ages"
     if name != MAIN and not shared.exists(): shared.symlink_to(Path(work).absolute()/MAIN/"ages")
@@ -138,8 +139,8 @@ def fit_start(each: Try, workspace: Workspace, run: Path) -> Path:
     folder = workspace.root/"thumbnails"/each.slug
     if (folder/"config.json").is_file(): return folder
     job = FitJob(folder, folder/"checkpoint.safetensors", log=each.log, stale="restart")
-    thumbnails = usable_thumbnails(run)
-    return fit_on_thumbnails(thumbnails, each.region, each.epochs, FineTuningSettings(), job, each.scale)
+    thumbnails, settings = usable_thumbnails(run), change_settings(FineTuningSettings(), FURTHER)
+    return fit_on_thumbnails(thumbnails, each.region, each.epochs, settings, job, each.scale)
 
 
 def regions_of(each: Try, workspace: Workspace) -> np.ndarray:

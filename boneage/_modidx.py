@@ -1908,6 +1908,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'boneage/training/core.py'),
                                        'boneage.training.core.sample_matrices': ( 'training/core.html#sample_matrices',
                                                                                   'boneage/training/core.py'),
+                                       'boneage.training.core.vary_detail': ('training/core.html#vary_detail', 'boneage/training/core.py'),
                                        'boneage.training.core.vary_sharpness': ( 'training/core.html#vary_sharpness',
                                                                                  'boneage/training/core.py'),
                                        'boneage.training.core.warp_batch': ('training/core.html#warp_batch', 'boneage/training/core.py'),

@@ -182,7 +182,7 @@ def test_first_epoch_has_the_loss_by_hand(name, tmp_path):
 # ------------------------------------------------------------------ augmentation
 
 VALUES = dict(rotation=90.0, turned=0.8, zoom=0.4, shift=0.3, mirror=0.9, gamma=0.8, levels=0.9,
-              min_levels=3, sharpness=0.9, exposure=0.8, invert=0.8)
+              min_levels=3, sharpness=0.9, noise=0.4, exposure=0.8, invert=0.8)
 NEEDED = dict(min_levels=dict(levels=1.0))  # what a key needs for an effect
 
 

@@ -29,7 +29,7 @@ from boneage.training.core import (
     pick_device,
     sample_lookup_tables,
     sample_matrices,
-    vary_sharpness,
+    vary_detail,
     warp_batch,
 )
 from .distributed import rank_and_world_size
@@ -58,9 +58,7 @@ class _PrepareRegions:
         matrices = sample_matrices(len(regions), regions.shape[1:], self.shape, self.augmentation, generator)
         tables = sample_lookup_tables(len(regions), self.augmentation, generator)
         inputs = warp_batch(apply_lookup_tables(regions, tables), matrices, self.shape)
-        sharpness = self.augmentation.sharpness
-        if sharpness: inputs = vary_sharpness(inputs, sharpness, generator)
-        return inputs, scaled_from_months(months).float()
+        return vary_detail(inputs, self.augmentation, generator), scaled_from_months(months).float()
 
 # %% ../../nbs/training/55_bone_age.ipynb #10
 def mae_months(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESIDENT', 'sample_matrices', 'warp_batch', 'sample_lookup_tables', 'apply_lookup_tables',
-           'vary_sharpness', 'add_noise', 'epoch_seed', 'ArrayLoader', 'pick_device',
+           'vary_sharpness', 'add_noise', 'vary_detail', 'epoch_seed', 'ArrayLoader', 'pick_device',
            'fast_bfloat16', 'CheckpointError', 'Checkpoint', 'write_checkpoint', 'read_checkpoint',
            'digest', 'new_network', 'FitJob', 'initial_network', 'format_epoch', 'DivergedError',
            'fit']
@@ -165,6 +165,16 @@ def add_noise(
     noise = F.interpolate(noise, scale_factor=grain)[:, :, :height, :width]
     noise *= sd * torch.rand(n, 1, 1, 1, generator=generator)
     return (images + noise.to(images.device, non_blocking=True)).clamp_(0, 1)
+
+# %% ../../nbs/training/51_core.ipynb #detail
+def vary_detail(
+    images:torch.Tensor,  # float32 (n, 1, h, w) in [0, 1]
+    augmentation:Augmentation,
+    generator:torch.Generator|None=None, # source of the random numbers, on the CPU
+) -> torch.Tensor:        # as `images`
+    "Vary the sharpness of images and add noise, as far as an augmentation says so"
+    if augmentation.sharpness: images = vary_sharpness(images, augmentation.sharpness, generator)
+    return add_noise(images, augmentation.noise, generator) if augmentation.noise else images
 
 # %% ../../nbs/training/51_core.ipynb #19
 def epoch_seed(

@@ -28,7 +28,6 @@ from ..registration import region_matrix
 from boneage.training.core import (
     ArrayLoader,
     FitJob,
-    add_noise,
     apply_lookup_tables,
     digest,
     fit,
@@ -36,7 +35,7 @@ from boneage.training.core import (
     pick_device,
     sample_lookup_tables,
     sample_matrices,
-    vary_sharpness,
+    vary_detail,
     warp_batch,
 )
 
@@ -157,8 +156,7 @@ class _PrepareAges:
         else: matrices = sample_matrices(n, stored, self.shape, self.augmentation, generator)
         tables = sample_lookup_tables(n, self.augmentation, generator)
         x = warp_batch(apply_lookup_tables(regions, tables), matrices, self.shape)
-        if self.augmentation.sharpness: x = vary_sharpness(x, self.augmentation.sharpness, generator)
-        if self.augmentation.noise: x = add_noise(x, self.augmentation.noise, generator)
+        x = vary_detail(x, self.augmentation, generator)
         return x.to(memory_format=torch.channels_last), torch.stack([months, sex], 1).float()
 
 

@@ -27,7 +27,7 @@ from boneage.training.core import (
     pick_device,
     sample_lookup_tables,
     sample_matrices,
-    vary_sharpness,
+    vary_detail,
     warp_batch,
 )
 
@@ -116,8 +116,7 @@ class _PreparePoses:
             tables = sample_lookup_tables(len(jitter), augmentation, generator)
             grey, masks = apply_lookup_tables(crops[rows, 0], tables), crops[rows, 1:].float().div_(255)
             warped = warp_batch(torch.cat([grey, masks], 1), crop_from_input, self.shape, level)
-            if augmentation.sharpness:
-                warped[:, :1] = vary_sharpness(warped[:, :1], augmentation.sharpness, generator)
+            warped[:, :1] = vary_detail(warped[:, :1], augmentation, generator)
             inputs[rows] = warped
             ones = torch.ones_like(points[rows][..., :1])
             homogeneous = torch.cat([points[rows], ones], -1) @ torch.linalg.inv(crop_from_input).mT

@@ -31,7 +31,7 @@ from boneage.training.core import (
     pick_device,
     sample_lookup_tables,
     sample_matrices,
-    vary_sharpness,
+    vary_detail,
     warp_batch,
 )
 
@@ -249,7 +249,7 @@ class _PrepareMasks:
         greys = apply_lookup_tables(images, sample_lookup_tables(n, self.augmentation, generator))
         channels = torch.cat([greys, masks[:, None].float().div_(255), (images[:, None] > 0).float()], 1)
         greys, masks, inside = self._warp(channels, matrices).split(1, dim=1)
-        if self.augmentation.sharpness: greys = vary_sharpness(greys, self.augmentation.sharpness, generator)
+        greys = vary_detail(greys, self.augmentation, generator)
         return stretch(greys, inside > 0.98) if self.close else greys, (masks > 0.5).float()
 
     def _warp(self, channels, matrices):
