@@ -90,7 +90,7 @@ def _is_due(note, key):
 def _export(source, folder, log):
     "Export networks to a folder of the cache; whether this succeeded"
     log(f"The networks are exported to {printable(folder.parent)}, once: later commands start faster. "
-        "This takes about a minute; BONEAGE_CACHE=off prevents it.")
+        "This takes up to a minute; BONEAGE_CACHE=off prevents it.")
     try:
         from boneage.export import export_assessor  # imports PyTorch
         _remove_old(folder.parent)

@@ -8,6 +8,7 @@ __all__ = ['input_shape', 'export_network', 'export_assessor', 'list_evaluations
 
 # %% ../nbs/assessing/21_export.ipynb #02
 import json
+import logging
 import re
 import shutil
 import warnings
@@ -74,8 +75,13 @@ def _write_onnx(network, example, path):
     "Convert a network with PyTorch's exporter"
     names = ["prediction", "distribution"] if network.has_distribution else ["prediction"]
     images = {0: torch.export.Dim("images", min=1)}
-    torch.onnx.export(network, (example,), str(path), input_names=["image"], output_names=names, dynamo=True,
-                      dynamic_shapes=(images,), external_data=False, verbose=False)
+    exporter = logging.getLogger("torch.onnx")  # names operators of torchvision, which is not needed
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        torch.onnx.export(network, (example,), str(path), input_names=["image"], output_names=names,
+                          dynamo=True, dynamic_shapes=(images,), external_data=False, verbose=False)
+    finally: exporter.setLevel(level)
 
 
 def _copy_onnx(network, like, path):
