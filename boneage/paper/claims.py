@@ -116,7 +116,7 @@ def format_number(
     "Format a number: integers without decimals, others with two"
     if pd.isna(value):
         return missing
-    return (f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}").replace("-", "−")
+    return (f"{value:,.0f}" if float(value).is_integer() else f"{value:z,.2f}").replace("-", "−")
 
 # %% ../../nbs/paper/62_claims.ipynb #14
 def format_comparison(
@@ -344,7 +344,7 @@ def carpals_claims(
     early = add_stage(predictions).query("stage == 'pre-puberty'")
     claims = _compare_pairs(early, "region", [("carpals", "hand")], ["sex"])
     claims.insert(1, "stage", "pre-puberty")
-    claims["claim"] = "carpals ≥ hand"
+    claims["claim"] = "no evidence that carpals < hand"
     holds = np.where(claims.high < 0, "does not hold", "holds")
     claims["verdict"] = np.where(claims.n < MIN_RADIOGRAPHS, "cannot tell", holds)
     return claims
@@ -387,7 +387,7 @@ def peak_claims(
 # %% ../../nbs/paper/62_claims.ipynb #51
 def frequency_claims(
     cohort:pd.DataFrame, # sex, bone_age (months)
-) -> pd.DataFrame:       # sex, most_frequent, count, late_puberty, difference (%), low, high, n, verdict
+) -> pd.DataFrame:       # sex, most_frequent, count, late_puberty, difference, low, high, n, verdict
     "Test whether late puberty is the most frequent stage of each sex"
     staged, rows = add_stage(cohort), []
     for sex in [s for s in PAPER_ORDER["sex"] if (staged.sex == s).any()]:
@@ -483,8 +483,9 @@ def format_claim(
     "Write a claim as text, such as “males, pre-puberty: MAE(metacarpals) > MAE(carpals)”"
     kinds = [row.get(column) for column in ("head", "sex_model", "region", "sex", "stage")]
     group = ", ".join(GROUP_LABELS.get(kind, kind) for kind in kinds if kind is not None)
-    first, sign, second = re.split(" ([>≥]) ", row["claim"])
-    return (f"{group}: " if group else "") + f"{measure}({first}) {sign} {measure}({second})"
+    negation, order = re.match("(no evidence that )?(.*)", row["claim"]).groups(default="")
+    first, sign, second = re.split(" ([<>]) ", order)
+    return (f"{group}: " if group else "") + f"{negation}{measure}({first}) {sign} {measure}({second})"
 
 # %% ../../nbs/paper/62_claims.ipynb #62
 def list_claims(
@@ -525,6 +526,8 @@ def claims_of_runs(
     columns = {}
     for name, claims in runs.items():
         table = format_claims(claims, unit="")
+        few = table.n < MIN_RADIOGRAPHS
+        table.loc[few, "verdict"] += " (n = " + table.n[few].astype(str) + ")"
         table.loc[table.here == UNMEASURED, "verdict"] = "–"
         columns |= {f"reproduced, {name}": table.here.replace(UNMEASURED, "–"),
                     f"verdict, {name}": table.verdict}
@@ -541,10 +544,11 @@ def summarise_claims(
     rows = {}
     for claim, part in parts.items():
         measured = part[part.n > 0]
-        if measured.empty: rows[claim] = ["–", "not measured"]
+        if not (measured.n > 1).any(): rows[claim] = ["–", "not measured"]
         else:
-            differences = ", ".join(f"{value:.2f}".replace("-", "−") for value in measured.difference)
-            few = len(measured) <= shown
-            rows[claim] = [f"{differences} {unit}" if few else format_verdict_counts(measured),
+            differences = ", ".join(f"{row.difference:z.2f}".replace("-", "−") if row.n > 1 else "–"
+                                    for row in measured.itertuples())
+            counts = f"comparisons: {format_verdict_counts(measured)}"
+            rows[claim] = [f"{differences} {unit}" if len(measured) <= shown else counts,
                            verdict_of_order(measured)]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["reproduced", "verdict"])

@@ -37,7 +37,7 @@ class Estimate:
     n: int        # radiographs
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})".replace("-", "−")
+        return f"{self.value:z.2f} ({self.low:z.2f} to {self.high:z.2f})".replace("-", "−")
 
 # %% ../../nbs/paper/60_evaluation.ipynb #08
 def mean_estimate(
