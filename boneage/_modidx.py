@@ -2001,6 +2001,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'boneage.training.mining.MiningResult': ( 'training/mining.html#miningresult',
                                                                                    'boneage/training/mining.py'),
                                          'boneage.training.mining._copy': ('training/mining.html#_copy', 'boneage/training/mining.py'),
+                                         'boneage.training.mining._may_be_annotations': ( 'training/mining.html#_may_be_annotations',
+                                                                                          'boneage/training/mining.py'),
                                          'boneage.training.mining._round_numbers': ( 'training/mining.html#_round_numbers',
                                                                                      'boneage/training/mining.py'),
                                          'boneage.training.mining.curate_by_decisions': ( 'training/mining.html#curate_by_decisions',

@@ -91,9 +91,16 @@ def read_decisions(
         decisions |= dict(zip(table.id, table.verdict))
     if path.is_dir() and (path/"masks").is_dir():
         decisions |= {name: read_mask(mask) for name, mask in read_mask_folder(path/"masks").items()}
-    if not tables or any(path.rglob("*.json")):
+    if _may_be_annotations(path):
         decisions |= {a.id: a.mask for a in read_annotations(path) if a.mask is not None}
     return decisions
+
+
+def _may_be_annotations(path):
+    "Whether a path is a file of annotations, or a folder with files other than tables and pictures"
+    if path.is_file(): return path.suffix.lower() != ".csv"
+    files = [file for file in path.rglob("*") if file.is_file()]
+    return any(file.suffix.lower() not in (".csv", ".png") for file in files)
 
 # %% ../../nbs/training/53_mining.ipynb #10
 def predict_candidates(
