@@ -31,6 +31,7 @@ import pandas as pd
 from measure import PROJECT, machine
 
 from boneage.assessment import load_assessor, weights_folder
+from boneage.datasets.cohorts import used_rsna_ids
 from boneage.datasets.preprocessing import read_regions, write_regions
 from boneage.datasets.profiles import FineTuningSettings, change_settings, load_profile
 from boneage.datasets.workspace import Workspace, open_workspace
@@ -132,8 +133,7 @@ def released_members(data: str, work: str, radiographs: pd.DataFrame) -> dict[st
 
 def usable_thumbnails(run: Path) -> tuple[pd.DataFrame, list]:
     "Registered thumbnails that the release may be fitted on"
-    used = pd.read_csv(PROJECT/"boneage"/"data"/"rsna_used.csv", dtype={"id": str}).id
-    return read_thumbnails(run, used)
+    return read_thumbnails(run, used_rsna_ids())
 
 
 def fit_start(each: Try, workspace: Workspace, run: Path) -> Path:

@@ -19,7 +19,6 @@ __all__ = ['ORIGINAL_SCALES', 'SHORT_SCALES', 'LOW_RESOLUTION', 'PAPER_NETWORK',
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 
 import cv2
@@ -30,7 +29,7 @@ from ..assessment import Assessor, load_assessor, weights_folder
 from ..bone_age import ModelName
 from ..contrast import measure_contrast
 from ..datasets.annotations import POINT_COLUMNS, read_key_points, read_mask_folder
-from ..datasets.cohorts import load_cohort
+from ..datasets.cohorts import load_cohort, used_rsna_ids
 from boneage.datasets.preprocessing import (
     MATRIX_COLUMNS,
     map_in_parallel,
@@ -178,7 +177,7 @@ def cross_fit_ages(
             own = after_thumbnails(settings, start)
         for deal, fold, name in _members(settings, region):
             if fold is None:
-                _predict_all(workspace, start, name, images, radiographs)
+                _predict(workspace, *load_network(start), name, images, radiographs)
                 continue
             log_fold = log and (lambda line, name=name: log(f"{name}: {line}"))
             job = _job(workspace, workspace.models/name, fold + deal*settings.folds, log_fold)
@@ -193,22 +192,14 @@ def _fit_on_thumbnails(workspace, region, run, radiographs, log):
     small = region == LOW_RESOLUTION
     job = _job(workspace, workspace.root/"thumbnails"/region,
                log=log and (lambda line: log(f"{region}, thumbnails: {line}")))
-    thumbnails = read_thumbnails(run, {*radiographs.id, *_measured_ids()})
+    thumbnails = read_thumbnails(run, {*radiographs.id, *used_rsna_ids()})
     return fit_on_thumbnails(thumbnails, "hand" if small else region,
                              settings.low_resolution_epochs if small else settings.epochs[region],
                              workspace.profile.fine_tuning, job, settings.low_resolution if small else None)
 
 
-def _measured_ids():
-    "Radiographs that only measure the release, so that they stay new"
-    with (files("boneage")/"data"/"rsna_used.csv").open(encoding="utf-8") as file:
-        used = pd.read_csv(file, dtype={"id": str})
-    return used.id[used.used_for == "measurement"]
-
-
-def _predict_all(workspace, folder, name, images, radiographs):
-    "Predict every radiograph with a network that was fitted on none of them; write `models/<name>/`"
-    network, config = load_network(Path(folder))
+def _predict(workspace, network, config, name, images, radiographs):
+    "Predict radiographs with a network that was fitted on none of them; write `models/<name>/`"
     found = predict_distributions(network, images, config["shape"], workspace.profile.fine_tuning.tta)
     write_predictions(workspace.models/name, radiographs, found)
     save_network(workspace.models/name, network, config, config["card"])
@@ -230,17 +221,14 @@ def predict_ages_again(
     for region in member_regions(settings):
         images = _member_images(workspace, region)
         for deal, fold, name in _members(settings, region):
-            if fold is None:
-                _predict_all(workspace, Path(weights)/name, name, images, radiographs)
-                continue
             network, config = load_network(Path(weights)/name)
-            rows = np.flatnonzero(assign_folds(radiographs, settings.folds, deal) == fold)
-            if config["card"].get("fitted_on") != len(radiographs) - len(rows):
-                raise ValueError(f"{Path(weights)/name} was fitted on {config['card'].get('fitted_on')} "
-                                 f"radiographs, but {len(radiographs) - len(rows)} are not in its fold.")
-            found = predict_distributions(network, images[rows], config["shape"], settings.tta)
-            write_predictions(workspace.models/name, radiographs.iloc[rows], found)
-            save_network(workspace.models/name, network, config, config["card"])
+            rows = np.arange(len(radiographs))
+            if fold is not None:
+                rows = np.flatnonzero(assign_folds(radiographs, settings.folds, deal) == fold)
+                if config["card"].get("fitted_on") != len(radiographs) - len(rows):
+                    raise ValueError(f"{Path(weights)/name} was fitted on {config['card'].get('fitted_on')} "
+                                     f"radiographs, but {len(radiographs) - len(rows)} are not in its fold.")
+            _predict(workspace, network, config, name, images[rows], radiographs.iloc[rows])
 
 # %% ../../nbs/release/71_ages.ipynb #10
 def read_out_of_fold_distributions(

@@ -91,16 +91,15 @@ def read_decisions(
         decisions |= dict(zip(table.id, table.verdict))
     if path.is_dir() and (path/"masks").is_dir():
         decisions |= {name: read_mask(mask) for name, mask in read_mask_folder(path/"masks").items()}
-    if _may_be_annotations(path):
+    if any(path.rglob("*.json")) or not tables and _holds_more_than_pictures(path):
         decisions |= {a.id: a.mask for a in read_annotations(path) if a.mask is not None}
     return decisions
 
 
-def _may_be_annotations(path):
-    "Whether a path is a file of annotations, or a folder with files other than tables and pictures"
-    if path.is_file(): return path.suffix.lower() != ".csv"
-    files = [file for file in path.rglob("*") if file.is_file()]
-    return any(file.suffix.lower() not in (".csv", ".png") for file in files)
+def _holds_more_than_pictures(path):
+    "Whether a path is a file, or a folder that does not only wait for decisions about its pictures"
+    if path.is_file(): return True
+    return any(file.suffix.lower() != ".png" for file in path.rglob("[!.]*") if file.is_file())
 
 # %% ../../nbs/training/53_mining.ipynb #10
 def predict_candidates(

@@ -16,6 +16,7 @@ import pandas as pd
 from ..contrast import Contrast
 from ..datasets.preprocessing import MATRIX_COLUMNS, read_regions, write_regions
 from ..datasets.profiles import FineTuningSettings
+from ..datasets.workspace import Workspace
 from .core import FitJob
 from .fine_tuning import fine_tune
 
@@ -26,10 +27,7 @@ def read_thumbnails(
 ) -> tuple[pd.DataFrame, list[Contrast]]: # id, path, mask, sex, bone_age, height, width, MATRIX_COLUMNS
     "Registered thumbnails with their files and labels, and the contrast of each; `ValueError` without a run"
     run = Path(run)
-    def table(name, *columns):
-        path = run/f"{name}.csv"
-        if not path.is_file(): raise ValueError(f"{path} is missing: {run} is no run with thumbnails.")
-        return pd.read_csv(path, dtype={"id": str})[["id", *columns]]
+    def table(name, *columns): return Workspace(run).read_table(name)[["id", *columns]]
     found = (table("cohort", "path", "sex", "bone_age").merge(table("contrast", "inverted", "low", "high"))
              .merge(table("registration", "height", "width", *MATRIX_COLUMNS)).merge(table("regions/ids")))
     found = found[found.bone_age.notna() & ~found.id.isin(list(without))].reset_index(drop=True)
@@ -50,8 +48,8 @@ def fit_on_thumbnails(
     "Fit a network on the registered thumbnails, all of them; resume a killed fit, keep a finished one"
     found, contrasts = thumbnails
     scales, regions = settings.scales | {region: scale or settings.scales[region]}, Path(job.folder)/"regions"
-    settings = replace(settings, scales=scales, schedule=replace(settings.schedule, epochs=epochs),
-                       augmentation=replace(settings.augmentation, noise=settings.thumbnails.noise))
+    settings = replace(_with_noise(settings), scales=scales,
+                       schedule=replace(settings.schedule, epochs=epochs))
     ids = regions/"ids.csv"
     if not ids.is_file() or pd.read_csv(ids, dtype=str).id.tolist() != found.id.tolist():
         write_regions(found, contrasts, [("registered", region)], scales, settings.margin, regions)
@@ -59,11 +57,15 @@ def fit_on_thumbnails(
     fine_tune(region, images, found, np.ones(len(found), bool), settings, job)
     return Path(job.folder)
 
+
+def _with_noise(settings):
+    "The settings with the noise of fits that involve thumbnails"
+    return replace(settings, augmentation=replace(settings.augmentation, noise=settings.thumbnails.noise))
+
 # %% ../../nbs/training/58_thumbnails.ipynb #tn-after
 def after_thumbnails(
     settings:FineTuningSettings,
     start:str|Path,           # folder of a network, of `fit_on_thumbnails` at the scale of the settings
 ) -> FineTuningSettings:
     "The settings of fits that start from a network fitted on thumbnails"
-    return replace(settings, start=str(start), schedule=settings.thumbnails.schedule,
-                   augmentation=replace(settings.augmentation, noise=settings.thumbnails.noise))
+    return replace(_with_noise(settings), start=str(start), schedule=settings.thumbnails.schedule)
