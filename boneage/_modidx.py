@@ -160,6 +160,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'boneage.cli._check_drawing': ('assessing/cli.html#_check_drawing', 'boneage/cli.py'),
                              'boneage.cli._check_evaluation': ('assessing/cli.html#_check_evaluation', 'boneage/cli.py'),
                              'boneage.cli._check_options': ('assessing/cli.html#_check_options', 'boneage/cli.py'),
+                             'boneage.cli._check_resume': ('assessing/cli.html#_check_resume', 'boneage/cli.py'),
                              'boneage.cli._collect_files': ('assessing/cli.html#_collect_files', 'boneage/cli.py'),
                              'boneage.cli._describe_origin': ('assessing/cli.html#_describe_origin', 'boneage/cli.py'),
                              'boneage.cli._explain_page': ('assessing/cli.html#_explain_page', 'boneage/cli.py'),

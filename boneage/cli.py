@@ -359,8 +359,7 @@ def _check_options(
     folders = {option: folder for option, folder in folders.items() if folder}
     if options.sex and options.sexes: fail("Give either --sex or --sexes, not both.")
     if options.as_json and options.as_jsonl: fail("Give either --json or --jsonl, not both.")
-    if options.resume and (options.csv_file is None or str(options.csv_file) == "-"):
-        fail("--resume continues the table of --csv: give its file.")
+    _check_resume(options)
     for option, folder in folders.items():
         if folder.exists() and not folder.is_dir(): fail(f"{folder} is a file: {option} needs a folder.")
     try:
@@ -376,6 +375,12 @@ def _check_options(
         return table, rows, origin
     except WriteError as error: fail(error, 1)
     except ValueError as error: fail(error)
+
+
+def _check_resume(options):
+    "End the program if there is no table that --resume can continue"
+    if options.resume and (options.csv_file is None or str(options.csv_file) == "-"):
+        fail("--resume continues the table of --csv: give its file.")
 
 
 def _open_folder(folder):
@@ -634,7 +639,7 @@ def _measure_repeats(options, assessed, table, made_with):
 def _check_evaluation(options):
     "Check that the options are valid together, and that the results can be written"
     if str(options.csv_file) == "-": fail("--csv needs a file: standard output gets the evaluation.")
-    if options.resume and not options.csv_file: fail("--resume continues the table of --csv: give its file.")
+    _check_resume(options)
     if options.figure and options.figure.suffix.lower() not in CHART_FORMATS:
         fail(f"{options.figure} can't be drawn: its name must end in {', '.join(CHART_FORMATS)}.")
     try:
