@@ -9,6 +9,7 @@ __all__ = ['KEY_POINTS', 'FRAME_SHAPE', 'FRAME_TIP', 'FRAME_CAPITATE', 'REGIONS'
            'registration_measures', 'registration_confidence']
 
 # %% ../nbs/assessing/12_registration.ipynb #02
+from collections import ChainMap
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -61,7 +62,7 @@ FURTHER_REGIONS = {region.name: region for region in [
     Region("wrist", "", 300, 1550, 1000, 500),
     Region("fingers", "", 150, 40, 1300, 720),
 ]}
-ALL_REGIONS = REGIONS | FURTHER_REGIONS
+ALL_REGIONS = ChainMap(FURTHER_REGIONS, REGIONS)  # a region added to either is found
 
 # %% ../nbs/assessing/12_registration.ipynb #18b
 def find_region(
