@@ -227,8 +227,9 @@ class ThumbnailFitSettings:
     epochs: dict[RegionName, PositiveCount] = Field(default_factory=dict)  # on thumbnails, before the folds
     schedule: Schedule = Schedule(12, 4e-4, 0.02, clip=5.0, bfloat16=False)  # on the folds, after thumbnails
     noise: Share = 0.03             # augmentation of these fits, see `Augmentation`
-    low_resolution: Amount = 0.0    # scale of a network for the hand, fitted on thumbnails alone; 0: none
-    low_resolution_epochs: PositiveCount = 12
+    alone: dict[RegionName, PositiveAmount] = Field(  # scales of the networks fitted on thumbnails alone
+        default_factory=dict)
+    alone_epochs: PositiveCount = 12
 
 
 @dataclass(frozen=True, config=STRICT)
