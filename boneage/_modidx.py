@@ -2164,6 +2164,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'boneage/training/thumbnails.py'),
                                              'boneage.training.thumbnails.after_thumbnails': ( 'training/thumbnails.html#after_thumbnails',
                                                                                                'boneage/training/thumbnails.py'),
+                                             'boneage.training.thumbnails.combine_with_predictions': ( 'training/thumbnails.html#combine_with_predictions',
+                                                                                                       'boneage/training/thumbnails.py'),
                                              'boneage.training.thumbnails.fit_on_thumbnails': ( 'training/thumbnails.html#fit_on_thumbnails',
                                                                                                 'boneage/training/thumbnails.py'),
                                              'boneage.training.thumbnails.read_thumbnails': ( 'training/thumbnails.html#read_thumbnails',
