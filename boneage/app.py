@@ -83,7 +83,7 @@ class AssessRadiograph(widgets.VBox):
         self.show_map()
 
     def show_map(self):
-        "Show what moved the bone age, if it is asked for and there is one"
+        "Show the occlusion map, if it is requested and there is a bone age"
         self.map.layout.display = "none"
         if self.picture.layout.display == "none" or not self.explain.value: return
         if math.isnan(self.result.bone_age_months): return

@@ -61,7 +61,7 @@ def json_value(
 def assessment_record(
     path:Path,         # file of the radiograph
     sex:str|None,      # "M", "F" or None
-    sex_from:str|None, # source of the sex: "given", "table", or None: neither, so that the header's counts
+    sex_from:str|None, # source of the sex: "given", "table", or None: the sex in the header is used
     result,            # an `Assessment`
 ) -> dict:             # ready for JSON
     "Convert the results of one radiograph to plain numbers and text"
@@ -208,7 +208,7 @@ class RecordTable:
     def __init__(
         self,
         path:Path,           # CSV file, link, pipe or device; `-` is standard output
-        resume:bool = False, # continue the table that is there
+        resume:bool = False, # continue the existing table
     ):
         self.path, self.number, self.finished, self.made_with = path, 0, {}, ""
         if path.is_dir(): raise ValueError(f"{path} is a folder: --csv needs the name of a file.")
@@ -227,7 +227,7 @@ class RecordTable:
         self,
         made_with:str, # from `describe_origin`, for the last column
     ):
-        "Name what the rows are made with; `ValueError` if a continued table was made otherwise"
+        "Set the origin of the rows; `ValueError` if the table to be continued has another"
         if others := {other for other in self.finished.values() if other != made_with}:
             other = others.pop() or "something unknown"
             raise ValueError(f"{self.path} was made with {other}; this command has {made_with}. "
@@ -293,7 +293,7 @@ def find_sex(
 # %% ../nbs/assessing/22_batches.ipynb #growth-options
 @dataclass(frozen=True)
 class ChildOptions:
-    "What the user gives to compare bone ages with the children's ages"
+    "The user's options for the comparison of bone ages with the children's ages"
     facts: Any = None                             # an `AgeFacts` for all radiographs
     height_cm: float|None = None                  # of all children
     sds_table: str = "brush"                      # or "greulich-pyle"
@@ -352,7 +352,7 @@ def _read_child(row, place):
 def find_child(
     path:Path,            # file of the radiograph
     options:ChildOptions,
-) -> tuple[Any, dict]:    # a `ChronologicalAge` or None; what `Assessor.assess` takes of age and height
+) -> tuple[Any, dict]:    # a `ChronologicalAge` or None; arguments for `Assessor.assess`
     "Find the chronological age and the height of a child"
     from boneage.radiographs import file_kind
     with path.open("rb") as file: in_dicom = file_kind(file.read(132), path.suffix.lower()) == "DICOM"
@@ -462,7 +462,7 @@ def parallel_map(
 def figure_names(
     files:list[Path],
 ) -> dict[Path, str]: # file name of the PNG for each radiograph
-    "Choose file names for the figures that every disk tells apart, whatever it makes of capitals and accents"
+    "Choose file names for the figures that stay distinct on disks that ignore case or the form of accents"
     from collections import Counter
     from hashlib import sha256
     from unicodedata import normalize

@@ -56,7 +56,7 @@ def cached_models(
 
 # %% ../nbs/assessing/27_cache.ipynb #oc-keep
 KEPT = 2             # number of other exported networks that stay in the cache
-RETRY_AFTER = 86_400 # seconds from an export that did not end well to the next
+RETRY_AFTER = 86_400 # seconds from a failed export to the next of the same networks
 
 
 def keep_models(
@@ -99,14 +99,14 @@ def _export(source, folder, log):
             (partial/"fingerprint").write_text(fingerprint_networks(partial))
             if cache_key(source) != folder.name: raise WeightsError("They were replaced meanwhile.")
         return True
-    except Exception as error:  # the results are printed: what fails here must not look like their failure
+    except Exception as error:  # the results are already printed: an error here must not look like theirs
         log("The networks were not exported, and later commands start as slowly as this one: "
             f"{truncate_text(printable(error), 300)}")
         return False
 
 
 def _remove_old(root):
-    "Remove the oldest exported networks, and what killed processes left"
+    "Remove the oldest exported networks, and incomplete exports of killed processes"
     folders = [path for path in root.iterdir() if re.fullmatch(r"[0-9a-f]{32}(\.part.*)?", path.name)]
     whole = sorted((path for path in folders if not path.suffix), key=lambda path: path.stat().st_mtime)
     for path in folders:

@@ -236,7 +236,7 @@ def replace_stdin(
         lines = data.split(b"\0") if b"\0" in data else data.splitlines()
         yield [*others, *(os.fsdecode(line) for line in lines if line.strip())], str
         return
-    with exit_on_signals(), tempfile.TemporaryDirectory() as folder:  # a child's radiograph is not left there
+    with exit_on_signals(), tempfile.TemporaryDirectory() as folder:  # no radiograph stays on the disk
         (path := Path(folder)/"standard input").write_bytes(data)
         yield [*others, str(path)], lambda text: text.replace(str(path), "-")
 
@@ -288,7 +288,7 @@ def _keep_networks(options):
 
 
 def _find_outputs(options, files, origin):
-    "What is written for each radiograph beside its record → the function that writes it"
+    "The outputs for each radiograph besides its record: name → the function that writes it"
     outputs, names = {}, figure_names(files)
     if options.save_figure:
         def draw(path, image, result, age):
@@ -315,10 +315,10 @@ def _make_page(origin, options, visits, path, image, result, age):
 
 
 def _describe_origin(options, content, folders=()):
-    "What the results of a command are made with: its options, the content of its table, what else it writes"
+    "Describe what results depend on: options, the content of the table, and the other outputs of the command"
     names = ("sex", "smallest_change", *_GROWTH)
     chosen = {name: str(value) for name, value in vars(options).items() if name in names}
-    chosen |= dict.fromkeys(folders, "given")  # rows that a resumed table has get no figure or object
+    chosen |= dict.fromkeys(folders, "given")  # a resumed run writes no figure for rows it has
     if content: chosen["table"] = content
     return describe_origin(options.weights, chosen)
 

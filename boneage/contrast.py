@@ -15,7 +15,7 @@ import numpy as np
 from .geometry import shrink
 
 # %% ../nbs/assessing/11_contrast.ipynb #07
-MEASURED = 200  # a reduced hand's longer side has this to twice this number of pixels
+MEASURED = 200  # a larger hand is reduced until its longer side has 200 to 400 pixels
 ERODED = 2      # width of the rim of the reduced mask that is left out, pixels
 
 # %% ../nbs/assessing/11_contrast.ipynb #08

@@ -45,7 +45,7 @@ from .visits import Pace, Visit
 # %% ../nbs/assessing/24_documents.ipynb #report-page
 @dataclass(frozen=True, eq=False)
 class Page:
-    "What the page about one radiograph is made of"
+    "The content of the page about one radiograph"
     image: np.ndarray                  # (H, W) in [0, 1], the assessed radiograph
     result: Assessment
     age: ChronologicalAge|None = None  # of the child
@@ -169,7 +169,7 @@ def _region_pictures(page):
 
 
 def _explanation_picture(page):
-    "The map of what moved the bone age, over a small radiograph"
+    "The occlusion map, over a small radiograph"
     from boneage.paper.figures import explanation_figure
     image, result, share = page.image, page.result, min(1, 600/max(page.image.shape))
     shape = tuple(round(side*share) for side in image.shape)
@@ -230,7 +230,7 @@ def page_text(
 
 
 def _format_legend(result):
-    "What lies over the radiograph"
+    "The legend of outline, circles and boxes over the radiograph"
     if not result.mask.any(): return ""
     registered = np.isfinite(result.frame_from_image).all()
     boxes = " Boxes: regions, in the colours of their names." if registered else ""
@@ -312,7 +312,7 @@ def _visit_rows(page):
 
 
 def _page_notes(page, pictures):
-    "What to know about the numbers, above the origin at the foot"
+    "The notes about the numbers, at the foot of the page"
     growth, tables, notes = page.result.growth, read_reference_tables(), []
     if growth: notes += [*growth.notes, *(_HEIGHT_NOTE,)*bool(growth.heights)]
     used = [page.sds_table]*("chart" in pictures or bool(growth) and not math.isnan(growth.sds))
@@ -360,7 +360,7 @@ def _strip(title, labels, pictures):
 
 
 def _explanation_part(text, pictures):
-    "What moved the bone age, or nothing"
+    "The section with the occlusion map, or nothing"
     if "explanation" not in pictures: return ""
     return (f'<section class="second"><h2>{EXPLANATION_TITLE}</h2>{pictures["explanation"]}'
             f'<small>{_paragraphs(text["explanation"])}</small></section>')

@@ -112,7 +112,7 @@ AGE_TOLERANCE = 1  # months by which two sources may differ without a warning
 def choose_age(
     facts:Sequence[AgeFacts],  # in the order of precedence
 ) -> ChronologicalAge:
-    "The age that the first source states; warns if another source contradicts it"
+    "Choose the age that the first source states; warn if another source contradicts it"
     stated, warnings = _stated_ages(facts)
     if not stated: return ChronologicalAge(math.nan, None, tuple(warnings))
     (source, months, coarse), *others = stated
@@ -432,7 +432,7 @@ def fits_other_sex(
 def growth_record(
     growth:Growth,
 ) -> dict:  # ready for JSON but for NaN; `tables` has title, population, years, source and doubts
-    "Convert a `Growth` to plain values, together with the tables that it rests on"
+    "Convert a `Growth` to plain values, together with the tables that were used"
     names = [growth.table] if not math.isnan(growth.sds) else []
     tables = read_reference_tables()
     return asdict(growth) | {"tables": [describe_reference(tables[name])

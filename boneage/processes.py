@@ -84,4 +84,4 @@ if __name__ == "__main__" and "IPython" not in sys.modules:
     parent, module, *sys.argv[1:] = sys.argv[1:]
     watch_parent(int(parent))
     try: runpy.run_module(module, run_name="__main__", alter_sys=True)
-    finally: end_group(os.getpgrp())  # what is left could keep a pipe open, for which the parent waits
+    finally: end_group(os.getpgrp())  # a remaining process could keep open a pipe for which the parent waits

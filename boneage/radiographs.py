@@ -298,7 +298,7 @@ def _complaints_of(kind):
 
 
 def _decode(data, kind):
-    "An image as OpenCV decodes it, None if it can't, and the decoder's complaints"
+    "Decode an image with OpenCV; return it (None if this fails) and the decoder's messages"
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
     plain = kind == "PNG" and data[37:41] == b"IDAT"  # no chunk about colours, so nothing to complain of
@@ -311,7 +311,7 @@ def _decode(data, kind):
 
 
 def _hide_transparent(image, data, warn):
-    "Black where a PNG is transparent; its opacity where all its colours are one"
+    "Make transparent pixels of a PNG black; for a PNG of a single colour, return the opacity"
     whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if whole.shape != (*image.shape, 4): return image
     opacity = whole[..., 3]
@@ -323,7 +323,7 @@ def _hide_transparent(image, data, warn):
 
 
 def _warn_of_damage(complaints, warn):
-    "Warn of what a decoder has complained of"
+    "Warn that the file is damaged if the decoder printed messages"
     if complaints:
         warn("The file is damaged inside: a part of the image may be missing or distorted "
              f"({complaints[0].removeprefix('Corrupt JPEG data: ')}).", "damaged")
@@ -481,7 +481,7 @@ def check_header(
     header,     # pydicom Dataset
     path:Path,  # named in the error
 ):
-    "Reject, before decoding, a DICOM file without pixels, of over 16 bits or too large"
+    "Reject, before decoding, a DICOM file without a radiograph, of over 16 bits or too large"
     kinds_of_pixels = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
     sized = header_numbers(header, "Rows") and header_numbers(header, "Columns")
     if not len(header): raise RadiographError(f"{path} is a damaged DICOM file: its end is missing.")
@@ -498,21 +498,21 @@ def check_header(
 
 # %% ../nbs/assessing/01_radiographs.ipynb #field-repair
 def _set_entries(header, right):
-    "Set the entries that differ from what is right; their names"
+    "Set the entries that differ from `right`; return their names"
     wrong = [name for name, value in right.items() if header_value(header, name) != value]
     for name in wrong: setattr(header, name, right[name])
     return wrong
 
 
 def _remove_entries(header, names):
-    "Remove the entries that are there; their names"
+    "Remove entries from a header; return the names of those that it had"
     present = [name for name in names if name in header]
     for name in present: del header[name]
     return present
 
 
 def _repair_layout(header):
-    "Complete the entries that describe how pixels are stored; the names of those that were wrong"
+    "Correct the entries that describe how pixels are stored; return the names of those corrected"
     def number(name): return int((header_numbers(header, name) or [0])[0])
     colours = str(header_value(header, "PhotometricInterpretation") or "")
     colours = colours.upper().replace(" ", "").strip("\0")
@@ -540,7 +540,7 @@ _RESCALING = {"RescaleSlope": 1, "RescaleIntercept": 0}
 
 
 def _repair_rescaling(header):
-    "If slope or intercept is there, set what is missing or wrong to 1 and 0; the names of those entries"
+    "Set a missing or wrong slope to 1 and intercept to 0, unless both are missing; return their names"
     if not any(name in header for name in _RESCALING): return []
     found = {name: header_numbers(header, name)[:1] for name in _RESCALING}
     wrong = {name: value for name, value in _RESCALING.items()
@@ -549,7 +549,7 @@ def _repair_rescaling(header):
 
 
 def _repair_window(header):
-    "Keep the first usable window and a known function; the names of entries that were wrong"
+    "Keep the first usable window and a known function; return the names of entries that were wrong"
     function = header_value(header, "VOILUTFunction")
     known = str(function).upper().strip(" \0")
     wrong = []
@@ -566,7 +566,7 @@ def _repair_window(header):
 
 
 def _repair_tables(header):
-    "Remove lookup tables without content; their names"
+    "Remove lookup tables without content; return their names"
     def has_content(name):
         try: item = header_value(header, name)[0]
         except (TypeError, IndexError): return False
@@ -596,7 +596,7 @@ def _displayed(header, pixels, inside):
 
 
 def _spread(image, pixels, inside, warn):
-    "Spread few greys over the whole range, unless the stored numbers are as few"
+    "Spread the greys over the whole range if the window leaves too few, unless the image itself has few"
     greys, numbers = image[inside], pixels[inside].astype(np.int32)
     if 256*np.ptp(greys) >= min(FEWEST_GREYS, np.ptp(numbers)): return image
     warn("The DICOM header's window leaves the image few greys: they are spread over the whole range.",
@@ -605,7 +605,7 @@ def _spread(image, pixels, inside, warn):
 
 
 def _padding(header, pixels):
-    "Whether pixels surround the image, by the header: bool (H, W)"
+    "Which pixels have the header's padding value: bool (H, W)"
     ends = [header_numbers(header, name)[:1] for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     if not ends[0]: return np.zeros(pixels.shape, bool)
     low, high = sorted((*ends[0], *(ends[1] or ends[0])))
@@ -614,7 +614,7 @@ def _padding(header, pixels):
 
 
 def _fit_range(header, pixels):
-    "Let the header have the fewest bits that hold all pixels"
+    "Set the header's number of bits to the fewest that hold all pixels"
     if pixels.min() >= 0: header.PixelRepresentation = 0
     sign = header.PixelRepresentation
     largest = max(int(pixels.max()), -1 - int(pixels.min()) if sign else 0)
@@ -652,7 +652,7 @@ def _read_pixels(header, path, warn):
     is_jpeg = header.file_meta.get("TransferSyntaxUID") in JPEG_SYNTAXES
     with _complaints_of("JPEG" if is_jpeg else None) as complaints:
         pixels = pixel_array(header, index=0 if frames > 1 else None, correct_unused_bits=clean)
-    if is_jpeg and not complaints and header.BitsStored <= 8:  # not every decoder of pydicom complains
+    if is_jpeg and not complaints and header.BitsStored <= 8:  # not every decoder of pydicom prints a message
         from pydicom.encaps import generate_frames
         jpeg = next(generate_frames(header.PixelData, number_of_frames=max(1, frames)))
         complaints = _decode(jpeg, "JPEG")[1]
@@ -716,7 +716,7 @@ def read_dicom_sex(
 # %% ../nbs/assessing/01_radiographs.ipynb #49
 @dataclass(frozen=True, eq=False)
 class RadiographFile:
-    "What a file holds: a radiograph and, in a DICOM file, the patient's sex"
+    "The content of a file: a radiograph and, in a DICOM file, the patient's sex"
     image: np.ndarray                             # (H, W) float32, displayed black at 0 and white at 1
     sex: str|None = None                          # "M", "F", or None if the file contains neither
     warnings: tuple[RadiographWarning, ...] = ()  # why the image is doubtful
@@ -802,7 +802,7 @@ DICOM_DIRECTORY = "1.2.840.10008.1.3.10"  # DICOM's identifier of the list of fi
 def reason_to_pass_over(
     path:Path,    # a file in a folder
 ) -> str|None:    # None: it is a radiograph, or a damaged one
-    "The reason for which a file in a folder is not assessed"
+    "The reason why a file in a folder is not assessed"
     named = path.suffix.lower() in SUFFIXES
     hidden = path.name.startswith(".")
     special = os.path.exists(path) and not os.path.isfile(path)  # `Path.exists` raises errors
@@ -846,7 +846,7 @@ def ignore_file(
 
 def find_in_folder(
     folder:Path,                 # searched recursively
-    on_skip:Callable[[Path, str|OSError], None] = ignore_file, # for what is passed over; error: unreadable
+    on_skip:Callable[[Path, str|OSError], None] = ignore_file, # gets each path passed over, and why
 ) -> Iterator[Path]:
     "Yield the radiographs in a folder and its subfolders, except hidden ones"
     def unreadable(error): on_skip(Path(error.filename), error)
@@ -868,7 +868,7 @@ def find_in_folder(
 # %% ../nbs/assessing/01_radiographs.ipynb #70
 def find_radiographs(
     paths:str|Path|Iterable[str|Path],  # files, folders and patterns such as "radiographs/**/*.dcm"
-    on_skip:Callable[[Path, str|OSError], None] = ignore_file, # for what is passed over; error: unreadable
+    on_skip:Callable[[Path, str|OSError], None] = ignore_file, # gets each path passed over, and why
 ) -> list[Path]:                        # sorted, each file once
     "Find the radiographs of all files, folders and patterns; `RadiographError` if one of these has none"
     found = {}

@@ -218,7 +218,7 @@ SMALLEST_HAND = 0.01  # share of the network's input; a smaller component is not
 
 
 def _passes(image, network_input, threshold):
-    "The passes of one radiograph: yields each input, is sent its probabilities, returns the Segmentation"
+    "Generate the inputs of one radiograph's passes; receives their probabilities, returns the Segmentation"
     passes, input_from_image, agreement = network_input.passes, None, 1.0
     last = passes + MAX_EXTRA_PASSES if passes > 1 else passes
     for number in range(1, last + 1):
@@ -246,7 +246,7 @@ def segment_batch(
     config:dict,          # the network's configuration; its network_input has the shape and number of passes
     threshold:float = 0.5,
 ) -> list[Segmentation]:  # in the order of `images`
-    "Predict the masks of several radiographs; the network gets each pass as one batch"
+    "Predict the masks of several radiographs; each pass is one batch of the network"
     network_input = NetworkInput.from_config(config, shape=(160, 128), passes=1)
     passes = [_passes(image, network_input, threshold) for image in images]
     found, waiting = [None]*len(passes), {i: next(each) for i, each in enumerate(passes)}

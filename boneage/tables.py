@@ -19,7 +19,7 @@ from .files import truncate_text
 
 # %% ../nbs/assessing/05_tables.ipynb #tables-read-text
 class TableError(ValueError):
-    "Raised when a table can't be read; the text names the file"
+    "Raised when a table can't be read; the message is one sentence that names the file"
 
 
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # first bytes: .xlsx and .ods; .xls
@@ -94,7 +94,7 @@ def read_cells(
 # %% ../nbs/assessing/05_tables.ipynb #tables-names
 @dataclass(frozen=True)
 class Table:
-    "A table as text, with the names of its columns in one form"
+    "The cells of a table as text, with normalised names of the columns"
     path: Path                       # of its file
     columns: list[str]
     rows: dict[int, dict[str, str]]  # row number → name of the column → cell
@@ -103,7 +103,7 @@ class Table:
 def read_rows(
     path:str|Path,  # a table, see `open_table`
 ) -> Table:
-    "Read a whole table, with the names of its columns in one form; `TableError` if that is impossible"
+    "Read a whole table and normalise the names of its columns; `TableError` if that is impossible"
     header, rows = read_cells(path := Path(path))
     names = [re.sub(r"[\s_()-]+", "_", name.lower()).strip("_") for name in header]
     if repeated := sorted({name for name in names if name and names.count(name) > 1}):

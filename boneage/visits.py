@@ -90,7 +90,7 @@ def _read_visit(row):
 def smallest_detectable_change(
     repeats:Sequence[Sequence[float]],  # for each hand, its bone ages in two or more variants, months
 ) -> float:                             # months
-    "The change of a bone age that repeats of the same hand exceed in 5 % of the pairs"
+    "The difference that 5 % of the pairs of bone ages of the same hand exceed"
     if not len(repeats) or any(len(months) < 2 for months in repeats):
         raise GrowthError("A smallest detectable change needs two or more bone ages for each hand.")
     def variance(months):
