@@ -511,7 +511,7 @@ def _read_coco_mark(mark, category, shape, left) -> tuple:
         if isinstance(outline, list) else []
     part = mask_from_coco(outline, shape) if outline else np.zeros(shape, bool)
     triples = np.reshape(mark.get("keypoints") or [], (-1, 3))
-    names = category.get("keypoints") or [category.get("name", "")]  # some tools have a category a point
+    names = category.get("keypoints") or [category.get("name", "")]  # some tools have one category per point
     points = [(name, (x, y)) for name, (x, y, visible) in zip(names, triples) if visible > 0]
     left.update("key point without a name" for triple in triples[len(names):] if triple[2] > 0)
     area = [(category.get("name", ""), corners, part)] if part.any() or corners else []

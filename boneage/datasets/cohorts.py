@@ -240,7 +240,7 @@ YOUNG = 20  # months; if nobody is older, the ages may be years
 
 
 def _check_meanings(table:pd.DataFrame, dialect:Dialect, path:Path) -> pd.DataFrame:
-    "Call the column that names sets `split`; `CohortError` if two do, or if M may mean a girl"
+    "Rename the column of set names to `split`; `CohortError` if there are two, or if M may mean a girl"
     words = {column: {word.casefold() for word in table[column]} - BLANK for column in table}
     sexes = next(found for column, found in words.items() if column.casefold() == dialect.sex.casefold())
     if "m" in sexes and sexes & {"h", "v"}:
@@ -327,7 +327,7 @@ def index_folder(
 
 
 def _readable(parent, names, unreadable) -> list[str]:
-    "The names of the visible files in a folder; sentences about links to nothing and names that aren't UTF-8"
+    "Visible file names of a folder; `unreadable` gets a sentence for broken links and non-UTF-8 names"
     names = [name for name in names if not name.startswith(".")]
     foreign = [name for name in names if re.search("[\ud800-\udfff]", os.path.join(parent, name))]
     if foreign:
@@ -388,7 +388,7 @@ def find_tables(
 
 
 def _headers(index:FolderIndex) -> dict[Path, list[str]]:
-    "The header of each table; a file .txt need not be one"
+    "The header of each table; `.txt` files that are no label table are skipped"
     headers = {}
     for path in filter(lambda path: path.stat().st_size, index.tables):
         try:
@@ -434,7 +434,7 @@ def _images_of(ids, images) -> dict[str, str]:
 
 
 def _two_images(i, first, second) -> str:
-    "Say that an id has two images"
+    "The error message for an id that has two images"
     return (f"id {truncate_text(i)} has two images, {first} and {second}: keep one of them, or let the name "
             "of the other one's folder begin with a dot.")
 
@@ -534,7 +534,7 @@ def load_cohort(
 
 
 def _unnamed_images(index:FolderIndex, tables:Iterable[Path], cohort:pd.DataFrame) -> list[str]:
-    "Say in one sentence how many images beside those of the cohort no table names"
+    "One sentence with the number of images in the cohort's folders that no table names, if there are any"
     named = set()
     for path in tables:
         table = read_table(path, [])

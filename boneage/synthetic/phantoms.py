@@ -226,7 +226,7 @@ def write_collection(
 
     with ThreadPoolExecutor(workers) as pool, one_thread_each():
         try: collect(pool.map(job, range(n)))
-        finally: pool.shutdown(cancel_futures=True)  # an interruption ends after the phantoms under way
+        finally: pool.shutdown(cancel_futures=True)  # an interruption waits for the phantoms in progress only
     truth = [column for column in rows[0] if column not in LABELS[1:] + POINTS[1:]]
     write_table(folder/"boneage-training-dataset.csv", rows, LABELS)
     write_table(folder/"keypoints.csv", rows, POINTS)

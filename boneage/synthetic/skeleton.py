@@ -274,7 +274,7 @@ CARPOMETACARPAL_JOINTS = np.array([[.345, .350], [.203, .370], [.070, .356],
 DISTAL_LENGTHS = (.215, .170, .185, .182, .160)  # of the distal phalanges of an adult; hand units
 
 def _rise(bone_age):
-    "By how many hand units a child's wrist is longer than an adult's, since much of it is cartilage"
+    "Excess length of a child's wrist over an adult's, in hand units; much of the wrist is cartilage"
     return joint_template(bone_age)["WRIST"][1] - 0.244
 
 def digit_joints(
@@ -373,7 +373,7 @@ def carpals_and_sesamoid(
     build:HandBuild,
     chains:list,       # five chains of joints, thumb first
 ) -> list[Bone]:
-    "Those of the carpals, the hook of the hamate and the sesamoid that are visible at this age"
+    "The carpals, the hook of the hamate and the sesamoid, as far as they are visible at this age"
     stretch = 0.12*smoothstep(maturity.bone_age, 70, 190)  # the carpus of an adult is broader
     bones, shifts = [], np.zeros((8, 3)) if build.carpals is None else build.carpals
     for name, (dx, dy, turn) in zip(CARPALS, shifts):

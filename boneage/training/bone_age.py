@@ -126,7 +126,7 @@ def _predict(network, loader):
 
 
 def _publish_model(folder, network, config, name, history, predictions, images):
-    "Save history, predictions, weights and configuration, each file whole; the configuration last"
+    "Save history, predictions, weights and configuration as complete files; the configuration last"
     for table, file in [(history, "history.csv"), (predictions, "predictions.csv")]:
         with publish(Path(folder) / file) as path: table.to_csv(path, index=False)
     validated = predictions[predictions.split == "validation"]

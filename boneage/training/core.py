@@ -172,7 +172,7 @@ def vary_detail(
     augmentation:Augmentation,
     generator:torch.Generator|None=None, # source of the random numbers, on the CPU
 ) -> torch.Tensor:        # as `images`
-    "Vary the sharpness of images and add noise, as far as an augmentation says so"
+    "Vary the sharpness of images and add noise, by the amounts of an augmentation"
     if augmentation.sharpness: images = vary_sharpness(images, augmentation.sharpness, generator)
     return add_noise(images, augmentation.noise, generator) if augmentation.noise else images
 
@@ -420,7 +420,7 @@ class DivergedError(ValueError):
 
 
 class _Keeper(Callback):
-    "Seeds every epoch, collects the history, writes the checkpoints"
+    "Seed every epoch, collect the history and write the checkpoints"
     order = 55  # after the Recorder, whose numbers it reads
 
     def __init__(self, network, job, start):

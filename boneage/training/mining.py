@@ -97,7 +97,7 @@ def read_decisions(
 
 
 def _holds_more_than_pictures(path):
-    "Whether a path is a file, or a folder that does not only wait for decisions about its pictures"
+    "Whether a path is a file, or a folder with visible files other than PNG images"
     if path.is_file(): return True
     return any(file.suffix.lower() != ".png" for file in path.rglob("[!.]*") if file.is_file())
 

@@ -308,7 +308,7 @@ def fit_segmentation(
 
 
 def _preparations(settings, shape, close):
-    "The `prepare` without and with augmentation; `close`: probability of a crop in training"
+    "`prepare` without and with augmentation; `close`: probability of a crop in training"
     if not close: return _PrepareMasks(shape), _PrepareMasks(shape, settings.augmentation)
     augmented = _PrepareMasks(shape, settings.crop_augmentation, close, settings.trimmed, settings.collimated,
                               settings.cluttered)
