@@ -307,7 +307,7 @@ BY_HAND = ("label", "data")  # origins of labels that a person made, in the pack
 
 
 def _sample(table:pd.DataFrame, count:int, seed:int) -> pd.DataFrame:
-    "Sample at most so many rows"
+    "Sample at most `count` rows"
     return table.sample(min(count, len(table)), random_state=seed)
 
 

@@ -228,7 +228,7 @@ def _describe_repeats(repeats):
 def make_repeats(
     image:np.ndarray,  # (H, W) in [0, 1]
     seed:int,          # of the noise
-) -> dict[str, np.ndarray]:  # float32, the first as it is
+) -> dict[str, np.ndarray]:  # float32; the first is unchanged
     "Make variants of a radiograph as other exposures might show it"
     height, width = image.shape
     centre, deviation = ((width - 1)/2, (height - 1)/2), 0.02*min(1, max(image.shape)/1000)
