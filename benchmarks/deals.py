@@ -1,13 +1,13 @@
-"""What averaging over several deals of the folds brings, on the two small regions.
+"""Error of averages over several assignments of radiographs to folds (deals), on the two small regions.
 
     python benchmarks/deals.py DATA --deals 3
 
-The released system averages the networks of all folds, but cross-fitting measures one network a region: the
-one that had left the radiograph out. With several deals, a radiograph is left out several times, and the
-average of these networks can be measured, too. The recipe is that of the release, shortened for two cores:
-half the resolution and twelve epochs. So the numbers show a difference, not the released system's error. They
-are written to boneage/data/deals.json after each deal; they contain no radiograph and no label. A stopped
-command continues.
+The released system averages the networks of all folds, but cross-fitting measures one network per region: the
+one that was fitted without the radiograph. With several deals, a radiograph is held out several times, and
+the average of these networks can be measured, too. The recipe is that of the release, shortened for two
+cores: half the resolution and twelve epochs. So the numbers show a difference, not the released system's
+error. They are written to boneage/data/deals.json after each deal; they contain no radiograph and no label. A
+stopped command continues.
 """
 import argparse
 import json

@@ -1,4 +1,4 @@
-"The loader and the network of others, as their public code has them: for comparison, not part of the library"
+"A data loader and a network from the public code of others, for comparison; not part of the library"
 import cv2
 import numpy as np
 import torch

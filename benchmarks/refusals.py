@@ -1,10 +1,11 @@
-"""How often the released system refuses or warns of hands, and how often it refuses what is no hand.
+"""How often the released system refuses hands or warns about them, and how often it refuses other images.
 
     python benchmarks/refusals.py DATA
 
-DATA is a folder of radiographs with a label table. What is no hand is drawn, or comes with installed packages
-(tests/test_field_hands.py). The numbers are written to benchmarks/reliability.json, and from there to the
-site's page on reliability; they contain no radiograph, label or id. A stopped command continues.
+DATA is a folder of radiographs with a label table. Images without a hand are generated, or come with
+installed packages (tests/test_field_hands.py). The numbers are written to benchmarks/reliability.json, and
+from there to the site's page on reliability; they contain no radiograph, label or id. A stopped command
+continues.
 """
 import argparse
 import json

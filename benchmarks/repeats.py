@@ -1,10 +1,10 @@
-"""How much the bone age changes when the same radiograph is taken as another exposure would show it.
+"""How much the predicted bone age changes between simulated exposures of the same radiograph.
 
     python benchmarks/repeats.py DATA
 
-DATA is a folder of radiographs with a label table; those that a released bone-age network was fitted on
-are left out. Each is assessed in the variants of `boneage.release.evaluation.make_repeats`. From the bone
-ages follows the smallest detectable change, the default of `boneage visits` and `boneage report`. The
+DATA is a folder of radiographs with a label table; those that a released bone-age network was fitted on are
+left out. Each is assessed in the variants of `boneage.release.evaluation.make_repeats`. The smallest
+detectable change is computed from the bone ages; `boneage visits` and `boneage report` use it by default. The
 numbers are written to boneage/data/repeats.json; they contain no radiograph, label or id. A stopped command
 continues.
 """

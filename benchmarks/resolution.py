@@ -1,13 +1,14 @@
-"""What thumbnails of 100×100 pixels cost: the same radiographs at their own resolution, the same networks.
+"""How much thumbnails of 100×100 pixels increase the error, with the same radiographs and networks.
 
     python benchmarks/resolution.py DATA
 
 DATA is a folder of radiographs with a label table, such as a sample of the RSNA's. The profile `thumbnail` is
 run on it twice with one split: on thumbnails of the radiographs, and on the radiographs as they are. Inputs
-and networks have the same sizes in both runs; only what they show differs. The released networks find masks
-and key points; they may have been fitted on these radiographs, in both runs alike. The errors are compared on
-the held-out radiographs that both runs could register. They are written to boneage/data/resolution.json after
-each fit of all regions, without radiographs, labels or ids. A stopped command continues.
+and networks have the same sizes in both runs; only the resolution of the radiographs differs. The released
+networks find masks and key points; they may have been fitted on these radiographs, in both runs alike. The
+errors are compared on the held-out radiographs that both runs could register. They are written to
+boneage/data/resolution.json after each fit of all regions, without radiographs, labels or ids. A stopped
+command continues.
 """
 import argparse
 import json

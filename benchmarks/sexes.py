@@ -4,14 +4,14 @@
 
 `work/deals` is the workspace of benchmarks/deals.py; that of `boneage release` will do as well. Its networks
 predict a distribution for boys, one for girls and one for unknown sex, out of fold. Four statistics compare
-the first two. All are positive where a hand is more like a boy's: the regions disagree less under the boys'
-predictions than under the girls'; the averaged distribution is narrower; its entropy is lower; and a logistic
-regression on all of these, with the regions' differences and the predicted age.
+the first two, and are positive for a hand that is more like a boy's. Three of them measure whether, under
+the boys' predictions, the regions disagree less, the averaged distribution is narrower, and its entropy is
+lower. The fourth is a logistic regression on these, the regions' differences and the predicted age.
 
 Each radiograph is given its own sex and then the other. Before any statistic was computed, the regression was
-chosen to decide: a warning is built if a threshold that warns of at most 1 % of the right sexes in the other
-folds finds at least 20 % of the wrong ones, with at most 1.5 % false alarms, in the held-out fold. The other
-three statistics are shown only.
+chosen to decide: the library gets a warning if a threshold that warns of at most 1 % of the right sexes in
+the other folds finds at least 20 % of the wrong ones, with at most 1.5 % false alarms, in the held-out fold.
+The other three statistics are shown only.
 
 With the child's age, `boneage.growth.fits_other_sex` compares the SDS for both sexes. The radiographs have no
 such ages. So each child is given an age at which the predicted bone age has an SDS from a normal

@@ -1,4 +1,4 @@
-"The cache of exported networks: whole or not used, never in the way, and a start without PyTorch"
+"The cache of exported networks: it is complete or not used, never stops a command, and needs no PyTorch"
 import errno
 import os
 import shutil

@@ -1,4 +1,4 @@
-"`boneage evaluate`: errors by hand, what is left out and named, a killed run, and a card without traces"
+"`boneage evaluate`: errors by hand, radiographs left out, a killed run, and a card without labels or ids"
 import csv
 import json
 

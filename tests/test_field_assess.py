@@ -1,4 +1,4 @@
-"`boneage assess` on the files, folders, tables and destinations that people have"
+"`boneage assess` on the kinds of files, folders, tables and destinations that occur in practice"
 import csv
 import io
 import json

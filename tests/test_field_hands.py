@@ -1,4 +1,4 @@
-"What is no hand gets no bone age; hands without detail and mature hands are warned of (released networks)"
+"Released networks: no bone age without a hand; a warning for hands without detail and for mature hands"
 import math
 from pathlib import Path
 

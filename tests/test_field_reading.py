@@ -1,4 +1,4 @@
-"Files as people have them: wrong headers, several pages, damage inside, odd names"
+"Reading files as they occur in practice: wrong headers, several pages, damage inside, odd names"
 import io
 import struct
 

@@ -1,4 +1,4 @@
-"""The child behind the age: twelve children by hand, the tables, and what `boneage assess` prints and writes
+"""Chronological age, SDS and adult height: twelve children by hand, the tables, output of `boneage assess`
 
 The numbers of the children were computed by hand from boneage/data/bone_age_sd.csv and bayley_pinneau.csv;
 the rows that were used stand beside them."""

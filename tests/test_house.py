@@ -1,4 +1,4 @@
-"The format of modules, notebooks and tests: what makes one file read like the others"
+"The format of modules, notebooks and tests: rules that hold in every file"
 import ast
 import re
 import subprocess

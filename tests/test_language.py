@@ -1,4 +1,4 @@
-"The house's words: terms that the project no longer uses do not come back, in code, prose, outputs and files"
+"Vocabulary: terms that the project no longer uses do not come back, in code, prose, outputs and files"
 import re
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"The notebooks to play with: controls change the figure, an own radiograph can be used, outputs are small"
+"The notebooks with sliders: controls change the figure, a user's radiograph can be used, outputs are small"
 import base64
 import io
 import re

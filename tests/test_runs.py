@@ -1,4 +1,4 @@
-"""Runs where people have them: own radiographs, folders with odd names, clusters with other kernels, signals
+"""Runs in users' environments: own radiographs, folders with odd names, clusters with other kernels, signals
 
 Each run is as small as its case allows. tests/test_pipeline.py has the results of a whole run."""
 import json

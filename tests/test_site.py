@@ -286,11 +286,11 @@ def test_pictures_follow_buttons_keys_and_slider(root, tmp_path):
         "step 3 of 7", "boy, 12 years"], done.stderr
 
 
-def test_three_doors_lead_to_pages(root):
+def test_three_sections_lead_to_pages(root):
     text = page(root, "index")
     table = text[text.index('id="in-numbers"'):text.index('id="the-result-on-real-radiographs"')]
-    doors = [row for row in table.split("<tr")[1:] if row.count("<td") == 2]
-    leads = {re.search(r'href="[^"]*#([\w-]+)"', row)[1]: links(row, "index") for row in doors}
+    rows = [row for row in table.split("<tr")[1:] if row.count("<td") == 2]
+    leads = {re.search(r'href="[^"]*#([\w-]+)"', row)[1]: links(row, "index") for row in rows}
     assert list(leads) == ["read", "rerun-the-paper", "use-it"]
     for section, addresses in leads.items():
         assert f'id="{section}"' in text and len(addresses) >= 3

@@ -1,4 +1,4 @@
-"Each fit uses its loss, its augmentation, its settings and the radiographs of its split, and saves its end"
+"Each fit uses its loss, augmentation, settings and the radiographs of its split, and saves its last weights"
 from copy import deepcopy
 from dataclasses import asdict, fields, replace
 from pathlib import Path

@@ -330,7 +330,7 @@ def headline(root: Path) -> str:
 
 
 def navigation_table(reports: list[Page]) -> str:
-    "The front page's three doors, each with its links: read, rerun, use"
+    "The links of the front page's three sections: read, rerun, use"
     addresses = {Path(page.address).name: page.address for page in reports}
     starts = {"cohort": "the reports, from the cohort on", "claims": "the claims, one by one",
               "summary": "every number"}
@@ -342,7 +342,7 @@ def navigation_table(reports: list[Page]) -> str:
                                          "[on a cluster](howto/cluster.ipynb)",
             "[Use](#use-it)": ", ".join(f"[{title}]({address})" for title, address in USES.items())}
     return "\n".join(["| | |", "|:--|:--|",
-                      *(f"| **{door}** | {links} |" for door, links in rows.items())])
+                      *(f"| **{section}** | {links} |" for section, links in rows.items())])
 
 
 def with_pictures(story: dict, folder: Path) -> dict:

@@ -178,7 +178,7 @@ def paired_errors(
     first:pd.DataFrame,  # id, bone_age, predicted (months) of one model; fit, if there are several
     second:pd.DataFrame, # the same of another model
 ) -> tuple[np.ndarray, np.ndarray]: # (n,) absolute errors of both on the radiographs that both predicted
-    "Absolute errors of two models on the same labelled radiographs, averaged over fits of the same number"
+    "Absolute errors of two models on the same labelled radiographs, averaged over the fits that both have"
     keys = ["id", "fit"] if "fit" in first and "fit" in second else ["id"]
     both = first.merge(second[[*keys, "predicted"]], on=keys, suffixes=("", "_second"), validate="one_to_one")
     both = both[both.bone_age.notna()]
@@ -447,7 +447,7 @@ def compare_models(
     predictions:pd.DataFrame, # columns model, id, bone_age, predicted
     reference:str,            # the model that the others are compared with
 ) -> pd.DataFrame:            # CLAIM_COLUMNS and holm; difference above zero: the reference is better
-    "Compare every model with one of them by paired bootstrap and Wilcoxon's test, corrected after Holm"
+    "Compare every model with the reference by paired bootstrap and Wilcoxon's test, corrected after Holm"
     best = _select_rows(predictions, model=reference)
     rows = [compare_mae(_select_rows(predictions, model=name), best, f"{name} > {reference}")
             for name in predictions.model.unique() if name != reference]

@@ -309,7 +309,7 @@ def proportions_within_by(
     predictions:pd.DataFrame, # bone_age, predicted (months) and columns of `by`; unlabelled rows are left out
     by,                       # columns whose values define the groups
 ) -> pd.DataFrame:            # columns of `by`, n, and two columns of text: proportion with interval
-    "Proportion of radiographs within half a year and a year of the truth, for every group; of first fits"
+    "Proportions of predictions within half a year and a year of the truth, by group; first fits only"
     def format_proportion(group, months):
         found = proportion_within(group.bone_age, group.predicted, months)
         return f"{found.value:.0%} ({found.low:.0%} to {found.high:.0%})"
@@ -399,7 +399,7 @@ def member_predictions(
     predictions:pd.DataFrame, # columns of SCHEMA
     key:str,                  # "M" or "F": the known sex; "none": unknown sex
 ) -> pd.DataFrame:
-    "Predictions of the models that are members of the ensemble for this sex; of first fits"
+    "Predictions of the members of the ensemble for this sex; first fits only"
     first = predictions[predictions.fit == 1] if "fit" in predictions else predictions
     registered = first[first.input == "registered"]
     if key == "none":

@@ -305,7 +305,7 @@ def ablation_figure(
 
 # %% ../../nbs/paper/61_figures.ipynb #37
 def _sentence_figure(sentence:str) -> Figure:
-    "A figure that holds a sentence, where there is too little to draw"
+    "A figure with a sentence, for data that are too few to draw"
     figure, axes = create_axes(1, 1, 6.4, 0.6)
     axes[0, 0].set_axis_off()
     axes[0, 0].text(0.5, 0.5, sentence, ha="center", va="center", transform=axes[0, 0].transAxes)
@@ -552,7 +552,7 @@ def stretch_contrast(
     image:np.ndarray, # (H, W) float
     mask:np.ndarray,  # bool (H, W); empty: the whole image counts
 ) -> np.ndarray:      # (H, W) in [0, 1]
-    "Stretch the grey values inside a mask to the whole range"
+    "Stretch the grey values inside a mask, from percentile 1 to 99.5, to the whole range"
     low, high = np.percentile(image[mask] if mask.any() else image, [1, 99.5])
     return np.clip((image - low) / max(high - low, 1e-6), 0, 1)
 

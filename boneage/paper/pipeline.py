@@ -307,7 +307,7 @@ BY_HAND = ("label", "data")  # origins of labels that a person made, in the pack
 
 
 def _sample(table:pd.DataFrame, count:int, seed:int) -> pd.DataFrame:
-    "Sample at most so many rows"
+    "Sample at most `count` rows"
     return table.sample(min(count, len(table)), random_state=seed)
 
 
@@ -351,7 +351,7 @@ CORRECTED = "corrected"  # origin of a mask that a person corrected
 
 
 def _held_by_hand(radiographs:pd.DataFrame) -> pd.DataFrame:
-    "The radiographs whose masks a person may draw: all but the test set"
+    "The radiographs of the training and validation sets, whose masks may be drawn by hand"
     return radiographs[radiographs.split.isin(["train", "validation"])]
 
 
@@ -392,7 +392,7 @@ def correct_worst_masks(
     corrected:list[str],       # ids of `corrected_masks`
     shape:tuple,               # (h, w) of the images in the review
 ) -> pd.DataFrame:             # id, mask (path), origin: the true masks of phantoms among the worst
-    "Have the worst predicted masks corrected; `ReviewNeeded` while a person has to do so"
+    "Write the worst predicted masks for review; `ReviewNeeded` until a person has reviewed all of them"
     kept = _held_by_hand(radiographs).set_index("id")
     worst = masks[masks.id.isin(kept.index)].sort_values(["quality", "id"])
     worst = worst.head(workspace.profile.segmentation.corrected_masks)
@@ -503,7 +503,7 @@ def labelled_points(
     radiographs:pd.DataFrame,  # from `read_radiographs_with_masks`
     measures:list,             # `RadiographMeasures` of each radiograph
 ) -> tuple[np.ndarray, np.ndarray]: # rows of `radiographs`; (n, 3, 2) key points in pixels of the crops
-    "Choose as many key points as `labels` of the profile: of hands first, then of phantoms and composites"
+    "Choose as many labels as the profile sets: of real radiographs first, then of phantoms and composites"
     settings, seed = workspace.profile.keypoints, workspace.profile.seed
     labels = workspace.read_table("annotations").set_index("id")
     labels = labels[labels[POINT_COLUMNS[0]].notna()]
@@ -643,7 +643,7 @@ def _regions_with_cohort(workspace:Workspace, name:ModelName) -> tuple[np.ndarra
 
 
 def _fit_job(workspace:Workspace, folder:str, number:int) -> FitJob:
-    "The job of one of several fits; each number from 1 on has another seed"
+    "The job of one of several fits, which are numbered from 1; each number has its own seed"
     checkpoint = workspace.root/"checkpoints"/f"{folder}.safetensors"
     return FitJob(workspace.models/folder, checkpoint, workspace.profile.seed + number - 1, stale="restart")
 
@@ -670,7 +670,7 @@ def curve_parts(
 def fit_on_part(
     workspace:Workspace,
     count:int,          # radiographs to fit on
-    draw:int,           # number of the sample; each is another one
+    draw:int,           # number of the sample; it sets the seed
 ) -> pd.DataFrame:      # id, sex, bone_age, predicted (months), split; rows of validation and test
     "Fit the learning curve's model on a part of the training set, and write `models/curve-<count>-<draw>/`"
     curve, settings = workspace.profile.learning_curve, workspace.profile.bone_age

@@ -46,7 +46,7 @@ def place_figure(
     workspace:Workspace,
     name:str,     # of a published figure
     caption:str,  # Markdown
-    report:str,   # that makes the figure, such as "09_mae_table"
+    report:str,   # notebook that makes the figure, such as "09_mae_table"
 ) -> str:         # Markdown; empty if no page has published the figure
     "Place a published figure on another page, with a caption"
     if not workspace.path("figures", f"{name}.svg").is_file(): return ""

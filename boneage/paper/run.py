@@ -270,8 +270,8 @@ def _run_snakemake(project:Path, workspace:Workspace, options:list[str], targets
 
 def _environment(workspace:Workspace) -> dict[str, str]:
     "The environment variables of a run, without the user's settings of Snakemake and of figures"
-    # glibc keeps the memory of large activations instead of returning it to the system; of one arena,
-    # because what one thread frees is then there for the others
+    # glibc keeps the memory of large activations instead of returning it to the system. It uses one arena,
+    # so that each thread can reuse the memory that another has freed
     memory = dict(MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_="20000000000", MALLOC_ARENA_MAX="1")
     environment = os.environ | memory | _caches(workspace) | dict(PYTHONWARNINGS="ignore")
     foreign = ("SNAKEMAKE_PROFILE", "MPLBACKEND")
