@@ -918,8 +918,9 @@ class ReleaseOptions:
         help="Folder results/ of a run with the profile sample; its numbers are added to the card.")] = None
     thumbnails: Annotated[Path|None, typer.Option(
         metavar="DIR", show_default=False,
-        help="Folder of a run with the profile thumbnail, such as work/thumbnail. Networks that the profile "
-             "names start from its thumbnails; those of radiographs in --data are left out.")] = None
+        help="Folder of a run with the profile thumbnail, such as work/thumbnail. The networks that the "
+             "profile names for it are fitted on its thumbnails, without those of radiographs in --data. "
+             "With --measure, only networks that are missing are fitted.")] = None
     publish: Annotated[Path|None, typer.Option(
         metavar="DIR", show_default=False,
         help="Folder to publish networks, cards and ensemble rules in, as in boneage/weights.")] = None
@@ -937,6 +938,8 @@ def release(
     All networks in this clone; or only those for the bone age:
       boneage release --data radiographs --publish boneage/weights
       boneage release --data radiographs --ages-only --publish boneage/weights
+    With a network that is fitted on thumbnails of other children:
+      boneage release --data radiographs --thumbnails work/thumbnail --publish boneage/weights
     Measure them again, after the code or other networks changed:
       boneage release --data radiographs --measure --new others --publish boneage/weights
 
@@ -954,12 +957,25 @@ def release(
         # missing ImageNet weights raise an error now, not after hours of fitting
         if profile.fine_tuning.start == "imagenet" and not options.measure:
             imagenet_weights()
+        if not (options.thumbnails or options.measure):
+            profile = _without_thumbnails(profile)
         workspace = open_workspace(profile)
         card = _fit_release(workspace, options)
     except ValueError as error: fail(error)
     typer.echo(f"Networks: {workspace.models}. Masks and key points of held-out radiographs: "
                f"{workspace.root/'held_out.csv'}. Their predicted bone ages: {workspace.root/'ages'}. "
                f"Mean absolute error: {card['errors'][0]['MAE']} months.")
+
+
+def _without_thumbnails(
+    profile,
+): # the same profile without networks that are fitted on thumbnails
+    "Drop the networks that need --thumbnails, and say so"
+    from boneage.datasets.profiles import ThumbnailFitSettings
+    dropped = profile.fine_tuning.thumbnails.scales
+    if not dropped: return profile
+    typer.echo(f"No --thumbnails: the network for the {' and '.join(dropped)} is not fitted.")
+    return replace(profile, fine_tuning=replace(profile.fine_tuning, thumbnails=ThumbnailFitSettings()))
 
 
 def _fit_release(
@@ -1001,12 +1017,13 @@ def _publish_release(
     from boneage.assessment import load_assessor
     from boneage.datasets.cohorts import load_cohort
     from boneage.ensembles import read_ensemble_rules
-    from boneage.release.ages import publish_ages, publish_card
+    from boneage.release.ages import publish_ages, publish_card, publish_missing
     from boneage.release.measurement import measure_new_radiographs, revise_cards, sign_card, write_fitted_on
     folder, rules = options.publish, read_ensemble_rules(workspace.models/"ensembles.json")
     write_fitted_on(folder, workspace.read_table("ages/radiographs"))
     if options.measure:
         revise_cards(folder)
+        publish_missing(workspace, rules, folder, today)
         publish_card(rules, folder, card, today)
     else: publish_ages(workspace, rules, folder, card, today)
     if options.new:

@@ -223,13 +223,10 @@ class LearningCurveSettings:
 # %% ../../nbs/datasets/32_profiles.ipynb #24
 @dataclass(frozen=True, config=STRICT)
 class ThumbnailFitSettings:
-    "Fits on many thumbnails, before the fits on the folds or instead of them"
-    epochs: dict[RegionName, PositiveCount] = Field(default_factory=dict)  # on thumbnails, before the folds
-    schedule: Schedule = Schedule(12, 4e-4, 0.02, clip=5.0, bfloat16=False)  # on the folds, after thumbnails
-    noise: Share = 0.03             # augmentation of these fits, see `Augmentation`
-    alone: dict[RegionName, PositiveAmount] = Field(  # scales of the networks fitted on thumbnails alone
-        default_factory=dict)
-    alone_epochs: PositiveCount = 12
+    "Networks that are fitted on many thumbnails instead of the folds"
+    scales: dict[RegionName, PositiveAmount] = Field(default_factory=dict)  # by region; empty: no network
+    epochs: dict[RegionName, PositiveCount] = Field(default_factory=dict)
+    noise: Share = 0.03             # augmentation, see `Augmentation`
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -239,7 +236,7 @@ class FineTuningSettings:
     scales: dict[RegionName, PositiveAmount] = Field(  # input pixels per frame pixel
         default_factory=lambda: dict(hand=0.192, carpals=0.224, metacarpals=0.174))
     stages: dict[RegionName, Annotated[PositiveCount, Field(le=7)]] = Field(  # first stages of EfficientNet
-        default_factory=lambda: dict(hand=6, carpals=5, metacarpals=5))
+        default_factory=lambda: dict(hand=6, carpals=5, metacarpals=5, wrist=5, fingers=5))
     margin: Share = 0.1             # stored around each region, share of its size
     folds: Annotated[PositiveCount, Field(ge=2)] = 5  # parts of the cohort, held out in turn
     deals: PositiveCount = 1        # how often the radiographs are dealt to the folds; one network per deal

@@ -6,14 +6,14 @@
 __all__ = ['ORIGINAL_SCALES', 'SHORT_SCALES', 'ALONE', 'PAPER_NETWORK', 'ENSEMBLE', 'HAND',
            'WHOLE_HAND_SHORT', 'ORIGINAL', 'VARIANT_COLUMNS', 'LONG_SECTIONS', 'FEW_GREY_LEVELS',
            'RECIPES_TRIED', 'write_age_regions', 'member_name', 'member_regions', 'cross_fit_ages',
-           'predict_ages_again', 'read_out_of_fold_distributions', 'fit_released_ensemble',
-           'cross_fit_ensemble', 'interval_score', 'group_by_sex_and_stage', 'summarise_age_errors',
-           'AblationVariant', 'short_recipe', 'ablation_variants', 'cross_fit_variants',
-           'fit_nested', 'fit_on_phantoms', 'region_predictions', 'predict_with_tta',
-           'fit_paper_network', 'summarise_ablation', 'AblationSize', 'run_ablation',
-           'summarise_regions', 'build_released_rules', 'publish_ages', 'publish_card',
-           'build_age_fold_assessors', 'compute_age_changes', 'summarise_age_variants',
-           'summarise_paper_grid', 'release_ages']
+           'fit_alone', 'predict_ages_again', 'read_out_of_fold_distributions',
+           'fit_released_ensemble', 'cross_fit_ensemble', 'interval_score',
+           'group_by_sex_and_stage', 'summarise_age_errors', 'AblationVariant', 'short_recipe',
+           'ablation_variants', 'cross_fit_variants', 'fit_nested', 'fit_on_phantoms',
+           'region_predictions', 'predict_with_tta', 'fit_paper_network', 'summarise_ablation',
+           'AblationSize', 'run_ablation', 'summarise_regions', 'build_released_rules',
+           'publish_ages', 'publish_missing', 'publish_card', 'build_age_fold_assessors',
+           'compute_age_changes', 'summarise_age_variants', 'summarise_paper_grid', 'release_ages']
 
 # %% ../../nbs/release/71_ages.ipynb #03
 import json
@@ -78,7 +78,7 @@ from boneage.training.fine_tuning import (
     predict_distributions,
     write_predictions,
 )
-from ..training.thumbnails import after_thumbnails, fit_on_thumbnails, read_thumbnails
+from ..training.thumbnails import fit_on_thumbnails, read_thumbnails
 
 # %% ../../nbs/release/71_ages.ipynb #06
 ORIGINAL_SCALES = dict(hand=0.144)  # for original radiographs: 288×216 pixels
@@ -119,7 +119,7 @@ def _region_sets(settings):
     "Regions, scales and margin of each folder in `ages/`"
     hand, regions = [("registered", "hand")], [("registered", region) for region in settings.regions]
     alone = {f"{region}{ALONE}": ([("registered", region)], {region: scale}, settings.margin)
-             for region, scale in settings.thumbnails.alone.items()}
+             for region, scale in settings.thumbnails.scales.items()}
     return {"regions": (regions, settings.scales, settings.margin), **alone,
             "short": (hand, SHORT_SCALES, settings.margin),
             "original": ([("original", "hand")], ORIGINAL_SCALES, settings.margin),
@@ -146,7 +146,7 @@ def member_regions(
     settings:FineTuningSettings,
 ) -> tuple[str, ...]:
     "What the ensemble weighs: the regions, and those of networks fitted on thumbnails alone"
-    return (*settings.regions, *[f"{region}{ALONE}" for region in settings.thumbnails.alone])
+    return (*settings.regions, *[f"{region}{ALONE}" for region in settings.thumbnails.scales])
 
 
 def _members(settings, region):
@@ -170,31 +170,35 @@ def cross_fit_ages(
 ):
     "Fit the network of every region, deal and fold; write `models/boneage-<region>-<fold>/`"
     settings = workspace.profile.fine_tuning
-    for region in member_regions(settings):
-        own, images, start = settings, _member_images(workspace, region), None
-        if region.endswith(ALONE) or region in settings.thumbnails.epochs:
-            start = _fit_on_thumbnails(workspace, region, thumbnails, radiographs, log)
-            own = after_thumbnails(settings, start)
+    for region in settings.thumbnails.scales:
+        fit_alone(workspace, radiographs, region, thumbnails, log)
+    for region in settings.regions:
+        images = _member_images(workspace, region)
         for deal, fold, name in _members(settings, region):
-            if fold is None:
-                _predict(workspace, *load_network(start), name, images, radiographs)
-                continue
             log_fold = log and (lambda line, name=name: log(f"{name}: {line}"))
             job = _job(workspace, workspace.models/name, fold + deal*settings.folds, log_fold)
             in_training = assign_folds(radiographs, settings.folds, deal) != fold
-            fine_tune(region, images, radiographs, in_training, own, job)
+            fine_tune(region, images, radiographs, in_training, settings, job)
 
 
-def _fit_on_thumbnails(workspace, region, run, radiographs, log):
-    "Fit the network for a region on all thumbnails of other radiographs; its folder"
-    if run is None: raise ValueError("These settings need a run of the profile thumbnail: give its folder.")
-    settings, shown = workspace.profile.fine_tuning.thumbnails, region.removesuffix(ALONE)
-    alone = region.endswith(ALONE)
-    job = _job(workspace, workspace.root/"thumbnails"/region,
-               log=log and (lambda line: log(f"{region}, thumbnails: {line}")))
-    thumbnails = read_thumbnails(run, {*radiographs.id, *used_rsna_ids()})
-    return fit_on_thumbnails(thumbnails, shown, settings.alone_epochs if alone else settings.epochs[shown],
-                             workspace.profile.fine_tuning, job, settings.alone[shown] if alone else None)
+def fit_alone(
+    workspace:Workspace,
+    radiographs:pd.DataFrame,   # returned by `write_age_regions`; no thumbnail of them is used
+    region:str,                 # a region of `settings.thumbnails`
+    thumbnails:str|Path|None,   # run of the profile `thumbnail`
+    log:Callable|None=None,     # called with a line after each epoch
+):
+    "Fit a network on thumbnails of other children and predict all radiographs; write `models/<its name>/`"
+    if thumbnails is None:
+        raise ValueError("These settings need a run of the profile thumbnail: give its folder.")
+    name, settings = f"boneage-{region}{ALONE}", workspace.profile.fine_tuning
+    epochs, scale = (each[region] for each in (settings.thumbnails.epochs, settings.thumbnails.scales))
+    log_name = log and (lambda line: log(f"{name}: {line}"))
+    job = _job(workspace, workspace.root/"thumbnails"/region, log=log_name)
+    found = read_thumbnails(thumbnails, {*radiographs.id, *used_rsna_ids()})
+    folder = fit_on_thumbnails(found, region, epochs, settings, job, scale)
+    images = _member_images(workspace, f"{region}{ALONE}")
+    _predict(workspace, *load_network(folder), name, images, radiographs)
 
 
 def _predict(workspace, network, config, name, images, radiographs):
@@ -212,14 +216,19 @@ def _job(workspace, folder, fold=0, log=None):
 # %% ../../nbs/release/71_ages.ipynb #09d
 def predict_ages_again(
     workspace:Workspace,
-    radiographs:pd.DataFrame,  # returned by `write_age_regions`
-    weights:str|Path,          # folder with the networks, such as the released ones
+    radiographs:pd.DataFrame,       # returned by `write_age_regions`
+    weights:str|Path,               # folder with the networks, such as the released ones
+    thumbnails:str|Path|None=None,  # run of the profile `thumbnail`, to fit networks that the folder lacks
+    log:Callable|None=None,         # called with a line after each epoch
 ):
     "Predict out of fold with networks that were fitted before; write `models/boneage-<region>-<fold>/`"
     settings = workspace.profile.fine_tuning
     for region in member_regions(settings):
         images = _member_images(workspace, region)
         for deal, fold, name in _members(settings, region):
+            if fold is None and thumbnails and not (Path(weights)/name).is_dir():
+                fit_alone(workspace, radiographs, region.removesuffix(ALONE), thumbnails, log)
+                continue
             network, config = load_network(Path(weights)/name)
             rows = np.arange(len(radiographs))
             if fold is not None:
@@ -613,12 +622,26 @@ def publish_ages(
     date:str,         # year-month-day
 ):
     "Write the networks (one byte per weight), the rules and the card"
-    folder = Path(folder)
-    for name in _used_members(rules):
-        own = read_config(workspace.models/name/"config.json")["card"]
-        card_of_network = dict(fitted_on=own["fitted_on"], errors="bone-age.json")
-        publish_weights(workspace.models/name, folder/name, card_of_network, date, "bytes")
+    for name in _used_members(rules): _publish_network(workspace, name, folder, date)
     publish_card(rules, folder, card, date)
+
+
+def publish_missing(
+    workspace:Workspace,
+    rules:dict[str, EnsembleRule],
+    folder:str|Path,  # has the other networks
+    date:str,         # year-month-day
+):
+    "Write the networks that the rules use and that are not in the folder yet"
+    for name in _used_members(rules):
+        if not (Path(folder)/name).is_dir(): _publish_network(workspace, name, folder, date)
+
+
+def _publish_network(workspace, name, folder, date):
+    "Write a network with one byte per weight"
+    own = read_config(workspace.models/name/"config.json")["card"]
+    card = dict(fitted_on=own["fitted_on"], errors="bone-age.json")
+    publish_weights(workspace.models/name, Path(folder)/name, card, date, "bytes")
 
 
 def publish_card(
@@ -779,7 +802,7 @@ def release_ages(
 ) -> dict:                      # the card
     "Fit and measure the bone-age networks; write networks, rules, `ages/` and `results/bone-age.json`"
     settings, radiographs = workspace.profile.fine_tuning, write_age_regions(workspace)
-    if weights: predict_ages_again(workspace, radiographs, weights)
+    if weights: predict_ages_again(workspace, radiographs, weights, thumbnails, log)
     else: cross_fit_ages(workspace, radiographs, log, thumbnails)
     regions = member_regions(settings)
     distributions = np.stack([read_out_of_fold_distributions(workspace, radiographs, r) for r in regions])
@@ -815,8 +838,10 @@ def _describe_data(radiographs, settings):
     ages = radiographs.bone_age
     start = {"imagenet": "from ImageNet weights", "nothing": "from random weights"}.get(
         settings.start, "from other networks")
+    alone = " and ".join(settings.thumbnails.scales)
     return (f"{len(radiographs):,} radiographs, ages {ages.min():.0f} to {ages.max():.0f} months, "
-            f"one reading each; {settings.folds} folds, {len(settings.regions)} regions, started {start}.")
+            f"one reading each; {settings.folds} folds, {len(settings.regions)} regions, started {start}."
+            + f" One network more, for the {alone}, was fitted on thumbnails of other children."*bool(alone))
 
 
 RECIPES_TRIED = 12  # on these folds: two whole recipes (2026-11-25 and -26) and the ablation's ten variants
