@@ -167,7 +167,7 @@ _CARD = """
 **Research use only: not a medical device; it must not be used to diagnose or treat.**
 
 These networks find the hand of a child in a radiograph and three key points, and predict the bone age
-from three regions. They work together, in the library boneage:
+from the whole hand and from parts of it. They work together, in the library boneage:
 
 ```python
 from boneage.assessment import load_assessor
