@@ -13,12 +13,12 @@ ensemble if the ensemble's MAE falls by at least 0.05 months with a 95 % interva
 above zero, and if no stage of development with 70 or more radiographs loses more than 0.3 months. The tries
 are made in the order of `TRIES`. Each is added to the ensemble of those kept so far, or exchanged for some of
 its members; the ensemble is the released one at first. Each try is counted and listed, kept or not. The tries
-"reduced alike", "thumbnails alone" and "combined labels" were added when the ones before them had been judged.
+"reduced alike", "thumbnails alone" and "combined labels" were added when those before them had been judged.
 
-Three more were stopped and are not in `TRIES`: the metacarpals after thumbnails with 30 epochs, after one fold,
-whose MAE was 7.17 months against 6.91 of the released network; the wrist after thumbnails with 20 epochs, in
-the first fold; and the wrist at half the scale, fitted on the folds after the thumbnails, after one fold, whose
-MAE was 8.35 months against 8.23 before. Of the regions after thumbnails, fingers and carpals were not fitted.
+Three more were stopped and are not in `TRIES`: the metacarpals after thumbnails with 30 epochs, after one
+fold, whose MAE was 7.17 months against 6.91 of the released network; the wrist after thumbnails with 20
+epochs, in the first fold; and the wrist at half the scale, fitted on the folds after the thumbnails, after
+one fold, whose MAE was 8.35 months against 8.23 before. Fingers and carpals after thumbnails were not fitted.
 
 Masks and key points come from the released networks, which were fitted on DATA, on both sides alike. Results
 go to boneage/data/members.json after each try, without radiographs, labels or ids. A stopped command

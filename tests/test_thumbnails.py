@@ -1,5 +1,6 @@
 """The profile `thumbnail` on sixty phantoms, from files to claims: the profile's own settings, with tiny
 networks, one epoch each, and two fits of each model for both sexes."""
+import shutil
 from pathlib import Path
 
 import cv2
@@ -8,16 +9,22 @@ import pandas as pd
 import pytest
 
 from boneage.bone_age import ablation, grid, repeat_models
-from boneage.datasets.cohorts import used_rsna_ids
-from boneage.datasets.profiles import change_settings, load_profile
+from boneage.datasets.annotations import POINT_COLUMNS, read_key_points, read_mask_folder
+from boneage.datasets.cohorts import load_cohort, used_rsna_ids
+from boneage.datasets.preprocessing import MATRIX_COLUMNS
+from boneage.datasets.profiles import FineTuningSettings, Profile, change_settings, load_profile
 from boneage.datasets.thumbnails import make_thumbnail
 from boneage.datasets.workspace import open_workspace, read_problems
+from boneage.ensembles import EnsembleRule
+from boneage.inference import WeightsError, read_config
 from boneage.paper import pipeline
 from boneage.paper.claims import pooled_claims, preprocessing_claims, region_claims
 from boneage.paper.evaluation import ensemble_predictions, gather_predictions, score
 from boneage.paper.learning_curve import curve_table, gather_curve, size_claims
 from boneage.paper.run import run_report
-from boneage.radiographs import read_radiograph, write_radiograph
+from boneage.radiographs import read_mask, read_radiograph, write_mask, write_radiograph
+from boneage.registration import frame_from_key_points
+from boneage.release import ages
 from boneage.synthetic.phantoms import write_phantoms
 
 REPORTS = Path(__file__).resolve().parent.parent/"reports"
@@ -136,3 +143,56 @@ def test_report_shows_the_learning_curve(workspace, monkeypatch):
     found = workspace.read_result("learning_curve")
     assert found["law"]["exponent"] >= 0 and len(found["claims"]) == 2
     assert (workspace.root/"results"/"size_claims.csv").is_file()
+
+
+@pytest.fixture(scope="module")
+def release(workspace, tmp_path_factory):
+    "A workspace of the release for twelve of the phantoms at full size, with networks of one block"
+    truth = Path(workspace.profile.data)
+    cohort = load_cohort(truth).iloc[:12].assign(split="train")
+    points = read_key_points(truth/"keypoints.csv").set_index("id")
+    settings = change_settings(FineTuningSettings(), dict(
+        regions=["carpals"], scales=dict(carpals=1/20), stages=dict(carpals=1, wrist=1), folds=2,
+        start="nothing", schedule=dict(epochs=1), batch_size=8,
+        thumbnails=dict(scales=dict(wrist=1/20), epochs=dict(wrist=1))))
+    release = open_workspace(Profile("tiny", fine_tuning=settings), tmp_path_factory.mktemp("release"))
+    rows, masks = [], read_mask_folder(truth/"masks")
+    for name in cohort.id:
+        own = points.loc[name, list(POINT_COLUMNS)].to_numpy(float).reshape(3, 2)
+        write_mask(release.path("held_out", f"{name}.png"), read_mask(masks[name]))
+        rows.append(dict(id=name) | dict(zip(MATRIX_COLUMNS, frame_from_key_points(own)[0][:2].ravel())))
+    release.write_table("cohort", cohort[["id", "path", "sex", "bone_age", "split"]])
+    release.write_table("held_out", pd.DataFrame(rows))
+    return release
+
+
+def test_a_network_fitted_on_thumbnails_joins_fitted_networks(workspace, release, tmp_path):
+    radiographs = ages.write_age_regions(release)
+    with pytest.raises(ValueError, match="need a run of the profile thumbnail"):
+        ages.cross_fit_ages(release, radiographs)
+    lines = []
+    ages.cross_fit_ages(release, radiographs, lines.append, workspace.root)
+    name, regions = "boneage-wrist-thumbnails", ("carpals", "wrist-thumbnails")
+    assert lines[0].startswith(f"{name}: ") and len(lines) == 3
+    others = set(pd.read_csv(workspace.root/"regions"/"ids.csv", dtype=str).id) - set(radiographs.id)
+    assert read_config(release.models/name/"config.json")["card"]["fitted_on"] == len(others)
+    assert sorted(pd.read_csv(release.models/name/"predictions.csv", dtype=str).id) == sorted(radiographs.id)
+    distributions = np.stack([ages.read_out_of_fold_distributions(release, radiographs, region)
+                              for region in regions])
+    rules = {"M": EnsembleRule((name, "boneage-carpals-0"), (0.4, 0.6), 20.0)}
+    earlier = tmp_path/"weights"
+    shutil.copytree(release.models/"boneage-carpals-0", earlier/"boneage-carpals-0")
+    before = (earlier/"boneage-carpals-0"/"model.safetensors").read_bytes()
+    ages.publish_missing(release, rules, earlier, "2026-11-29")
+    assert read_config(earlier/name/"config.json")["card"]["fitted_on"] == len(others)
+    assert (earlier/"boneage-carpals-0"/"model.safetensors").read_bytes() == before
+    shutil.copytree(release.models/"boneage-carpals-1", earlier/"boneage-carpals-1")
+    shutil.rmtree(release.models)
+    ages.predict_ages_again(release, radiographs, earlier)  # the byte weights give nearly the same months
+    again = ages.read_out_of_fold_distributions(release, radiographs, "wrist-thumbnails")
+    assert np.abs((again - distributions[1]) @ np.arange(240)).max() < 2
+    shutil.rmtree(earlier/name)
+    with pytest.raises(WeightsError): ages.predict_ages_again(release, radiographs, earlier)
+    ages.predict_ages_again(release, radiographs, earlier, workspace.root, lines.append)
+    assert len(lines) == 3  # the network on thumbnails was kept in the workspace and is not fitted again
+    assert (release.models/name/"config.json").is_file()
