@@ -25,14 +25,14 @@ from boneage.assessment import (
 )
 from boneage.contrast import Contrast
 from boneage.datasets.annotations import read_rsna_labels
-from boneage.datasets.profiles import FineTuningSettings
+from boneage.datasets.profiles import FineTuningSettings, load_profile
 from boneage.ensembles import read_ensemble_rules
 from boneage.inference import NetworkInput, current_names, read_config
 from boneage.networks import count_parameters, load_network
 from boneage.paper.claims import claim_verdict
 from boneage.paper.evaluation import Estimate
 from boneage.registration import RegisteredRadiograph
-from boneage.release.ages import FEW_GREY_LEVELS, member_name
+from boneage.release.ages import ALONE, FEW_GREY_LEVELS, member_name
 from boneage.release.cards import outline_kinds, summarise_package_review
 from boneage.segmentation import Segmentation
 from boneage.synthetic.exposure import NO_DEFECTS
@@ -40,6 +40,7 @@ from boneage.synthetic.phantoms import make_phantom
 from boneage.training.fine_tuning import fine_tuning_config
 
 PACKAGE, WEIGHTS = weights_folder().parent, weights_folder()
+PROFILES = Path(__file__).resolve().parent.parent/"reports"/"profiles"
 UNITS = {"MAE": 0.01, "bias": 0.01, "within 6": 0.001, "within 12": 0.001, "coverage": 0.001,
          "interval score": 0.1}  # of the last place
 
@@ -156,35 +157,46 @@ def test_grid_agrees_with_its_comparisons(ages):
 
 # ------------------------------------------------------------------ the networks
 
+def members_of(settings: dict) -> dict[str, tuple[list[str], float]]:
+    "Names of the networks and scale of the input of what the ensemble weighs"
+    folds = range(settings["folds"])
+    return {**{region: ([member_name(region, fold) for fold in folds], settings["scales"][region])
+               for region in settings["regions"]},
+            **{f"{region}{ALONE}": ([f"boneage-{region}{ALONE}"], scale)
+               for region, scale in settings["thumbnails"]["scales"].items()}}
+
+
 def test_card_describes_the_networks(ages):
     "Their number of weights, radiographs, folds, regions and inputs; and the weights of the ensemble"
     rules, settings = read_ensemble_rules(WEIGHTS/"ensembles.json"), ages["settings"]
-    parameters, fitted_on = 0, dict.fromkeys(settings["regions"], 0)
+    parameters, fitted_on, members = 0, dict.fromkeys(settings["regions"], 0), members_of(settings)
     assert f"{ages['radiographs']:,} radiographs" in ages["data"] and settings["folds"] == ages["folds"]
-    for region in settings["regions"]:
-        for fold in range(ages["folds"]):
-            network, config = load_network(WEIGHTS/member_name(region, fold))
+    for kind, (names, scale) in members.items():
+        region = kind.removesuffix(ALONE)
+        for name in names:
+            network, config = load_network(WEIGHTS/name)
             parameters += count_parameters(network)
-            fitted_on[region] += config["card"]["fitted_on"]
+            if kind == region: fitted_on[region] += config["card"]["fitted_on"]
             assert config["card"]["parameters"] == count_parameters(network)
             found = NetworkInput.from_config(config)
-            assert (found.kind, found.region) == ("registered", region)
-            assert found.scale == settings["scales"][region]
+            assert (found.kind, found.region, found.scale) == ("registered", region, scale)
             assert found.margin == settings["margin"] and config["stages"] == settings["stages"][region]
             assert [list(pose) for pose in found.tta] == settings["tta"]
     assert parameters == ages["parameters"]
     assert set(fitted_on.values()) == {(ages["folds"] - 1)*ages["radiographs"]}  # each is held out once
     for key, weights in ages["weights"].items():
-        for region, weight in weights.items():
-            own = [w for name, w in zip(rules[key].members, rules[key].weights) if f"-{region}-" in name]
-            assert weight == round(sum(own), 3) and len(set(own)) == 1 and len(own) == ages["folds"]
+        assert list(weights) == list(members)
+        for kind, weight in weights.items():
+            own = [w for name, w in zip(rules[key].members, rules[key].weights) if name in members[kind][0]]
+            assert weight == round(sum(own), 3) and len(set(own)) <= 1
+            assert len(own) == len(members[kind][0]) or weight == 0
     for name in ("segmentation", "keypoints"):
         assert read_card(name)["parameters"] == count_parameters(load_network(WEIGHTS/name)[0])
 
 
 def test_default_settings_are_those_of_the_released_networks(ages):
     "`boneage release` fits what the card describes"
-    own = asdict(FineTuningSettings())
+    own = asdict(load_profile(PROFILES/"release.yaml").fine_tuning)
     flat = own | own.pop("schedule") | own.pop("augmentation")
     renamed = dict(smoothed_share="smoothing_weight", unknown_share="unknown_sex_weight")
     written = {renamed.get(name, name): value for name, value in ages["settings"].items()}
