@@ -201,8 +201,8 @@ PURPOSE = "Research use only: not a medical device"
 _EXPLANATION = (
     "Each cell, and each part of the hand, was hidden in turn, and the bone age predicted anew by one "
     "network of each region. Red: the place makes the bone age higher; blue: lower.",
-    "The map shows what these networks react to, not whether they are right. Places that show the same age "
-    "stand in for each other, so that a small number does not mean that a place does not matter.")
+    "The map shows what these networks react to, not whether they are right. If several places show the same "
+    "age, hiding one of them changes little: a small number does not mean that a place does not matter.")
 _HEIGHT_NOTE = ("Adult height: by Bayley and Pinneau, from height and bone age alone, for each column of the "
                 "table that the 90 % interval reaches; its range comes from this interval.")
 

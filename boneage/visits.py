@@ -132,7 +132,7 @@ def measured_change() -> tuple[float, str]: # months, and a sentence about the m
     months, number, variants = record["smallest_change"], record["radiographs"], len(record["variants"])
     return months, (f"Smallest detectable change: {months:.1f} months, measured with the released networks "
                     f"on {number} radiographs in {variants} variants each. Two real exposures differ by "
-                    "more; for other networks and for readers it is another.")
+                    "more. The change differs for other networks and for readers.")
 
 # %% ../nbs/assessing/17_visits.ipynb #visits-format
 def format_visits(

@@ -152,8 +152,8 @@ def format_verdicts(
     order = shown["pooled_claims"]
     order = verdict_of_order(order[order.claim.isin(SHOWN_CLAIMS["pooled_claims"][:3])])
     text = (f"**The paper's claims, on {count['train']:,} radiographs for training and "
-            f"{count['validation']:,} held out, at 100×100 pixels.** Where the ensemble of its own sex "
-            f"predicts each child, the mean absolute error is {best.mae:.2f} months ({best.low:.2f} to "
+            f"{count['validation']:,} held out, at 100×100 pixels.** Each child was predicted by the "
+            f"ensemble of its own sex. The mean absolute error is {best.mae:.2f} months ({best.low:.2f} to "
             f"{best.high:.2f}; {best['head']}, the lowest of {len(own)}). The order carpals > "
             f"metacarpals > hand > ensemble as a whole: {order}.")
     claims = pd.concat([format_claims(table) for table in shown.values()]).reset_index(names="claim")

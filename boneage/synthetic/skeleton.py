@@ -308,7 +308,7 @@ def digit_capsule(
     soft_tissue_factor:float,
 ) -> tuple[np.ndarray, np.ndarray]:  # centres (n, 2), radii (n,)
     "The soft tissue of a digit as circles; the last circle extends beyond the tip of the bone"
-    radii = soft_tissue_factor*(FINGER_RADII[0] if digit == 1 else FINGER_RADII[digit - 1])
+    radii = soft_tissue_factor*FINGER_RADII[digit - 1]
     before, tip = chain[-2:]
     direction = (tip - before)/math.dist(before, tip)
     end = tip + direction*(0.045 - radii[-1]*0.98)
