@@ -18,7 +18,7 @@ import pandas as pd
 from measure import PROJECT, machine
 
 from boneage.assessment import load_assessor
-from boneage.datasets.profiles import change_settings, load_profile
+from boneage.datasets.profiles import ThumbnailFitSettings, change_settings, load_profile
 from boneage.datasets.workspace import Workspace, open_workspace
 from boneage.files import publish
 from boneage.paper.evaluation import mean_estimate
@@ -41,7 +41,8 @@ def prepare(data: str, work: str, deals: int) -> tuple[Workspace, pd.DataFrame]:
     profile = load_profile(PROJECT/"reports"/"profiles"/"release.yaml", data=data)
     profile = change_settings(profile, dict(name="deals", cohort=dict(phantoms=0, composites=0)))
     scales = {region: scale/2 for region, scale in profile.fine_tuning.scales.items()}
-    settings = change_settings(profile.fine_tuning, SHORT | dict(scales=scales, deals=deals))
+    settings = replace(profile.fine_tuning, thumbnails=ThumbnailFitSettings())
+    settings = change_settings(settings, SHORT | dict(scales=scales, deals=deals))
     workspace = open_workspace(replace(profile, fine_tuning=settings), work)
     make_cohort(workspace)
     assess_held_out(workspace, [load_assessor(device="cpu")])

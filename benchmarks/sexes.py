@@ -38,7 +38,7 @@ from boneage.files import publish
 from boneage.growth import SDS_TABLES, fits_other_sex, read_reference_tables
 from boneage.inference import MONTHS
 from boneage.paper.evaluation import Estimate, mean_estimate, proportion_estimate
-from boneage.release.ages import read_out_of_fold_distributions
+from boneage.release.ages import member_regions, read_out_of_fold_distributions
 
 RESULT = PROJECT/"boneage"/"data"/"sexes.json"
 FALSE_ALARMS, MOST_FALSE_ALARMS, LEAST_FOUND = 0.01, 0.015, 0.2  # shares; see above
@@ -161,9 +161,9 @@ def main():
     settings = workspace.profile.fine_tuning
     radiographs = pd.read_csv(workspace.root/"ages"/"radiographs.csv", dtype={"id": str})
     distributions = [read_out_of_fold_distributions(workspace, radiographs, region)
-                     for region in settings.regions]
+                     for region in member_regions(settings)]
     found = dict(made_with="python benchmarks/sexes.py WORKSPACE", date=machine()["date"],
-                 networks=workspace.profile.name, regions=list(settings.regions), deals=settings.deals,
+                 networks=workspace.profile.name, regions=list(member_regions(settings)), deals=settings.deals,
                  epochs=settings.schedule.epochs) | measure(np.stack(distributions), radiographs)
     with publish(RESULT) as file: file.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
