@@ -160,10 +160,10 @@ def main():
     workspace = Workspace(Path(parser.parse_args().workspace))
     settings = workspace.profile.fine_tuning
     radiographs = pd.read_csv(workspace.root/"ages"/"radiographs.csv", dtype={"id": str})
-    distributions = [read_out_of_fold_distributions(workspace, radiographs, region)
-                     for region in member_regions(settings)]
+    regions = member_regions(settings)
+    distributions = [read_out_of_fold_distributions(workspace, radiographs, region) for region in regions]
     found = dict(made_with="python benchmarks/sexes.py WORKSPACE", date=machine()["date"],
-                 networks=workspace.profile.name, regions=list(member_regions(settings)), deals=settings.deals,
+                 networks=workspace.profile.name, regions=list(regions), deals=settings.deals,
                  epochs=settings.schedule.epochs) | measure(np.stack(distributions), radiographs)
     with publish(RESULT) as file: file.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
