@@ -236,7 +236,7 @@ class FineTuningSettings:
     scales: dict[RegionName, PositiveAmount] = Field(  # input pixels per frame pixel
         default_factory=lambda: dict(hand=0.192, carpals=0.224, metacarpals=0.174))
     stages: dict[RegionName, Annotated[PositiveCount, Field(le=7)]] = Field(  # first stages of EfficientNet
-        default_factory=lambda: dict(hand=6, carpals=5, metacarpals=5, wrist=5, fingers=5))
+        default_factory=lambda: dict(hand=6, carpals=5, metacarpals=5))
     margin: Share = 0.1             # stored around each region, share of its size
     folds: Annotated[PositiveCount, Field(ge=2)] = 5  # parts of the cohort, held out in turn
     deals: PositiveCount = 1        # how often the radiographs are dealt to the folds; one network per deal
