@@ -117,7 +117,7 @@ def assessment_steps(path: Path, assessor) -> dict:
         "key points": (lambda: detect_key_points(image, mask, contrast, *points), "convolution"),
         "regions of the paper's sizes": (lambda: extract_regions(radiograph, wanted, scales, 0.06),
                                          "warping"),
-        "bone age, 16 networks": (lambda: predict_with_members(assessor, members, "F", radiograph),
+        "bone age, 15 networks": (lambda: predict_with_members(assessor, members, "F", radiograph),
                                   "convolution")}
 
 

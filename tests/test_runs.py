@@ -66,8 +66,10 @@ def test_own_radiographs_with_a_split_column_run_to_the_site(tmp_path, cluster):
 def test_a_signal_to_the_command_alone_ends_all_that_it_started(tmp_path, number):
     folder, token = copy_project(tmp_path/"project"), uuid.uuid4().hex
     running = folder/"work"/"smoke"/"notebooks"/"01_cohort.running.ipynb"
-    process = subprocess.Popen(command("paper", "--profile", "smoke"), cwd=folder, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL, env=os.environ | {TOKEN: token})
+    process = subprocess.Popen(
+        command("paper", "--profile", "smoke"), cwd=folder, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, env=os.environ | {TOKEN: token},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's background job ignores it
     try:
         wait(lambda: running.is_file() and len(processes_with(token)) > 3, 120)
         process.send_signal(number)

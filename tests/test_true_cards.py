@@ -163,7 +163,7 @@ def members_of(settings: dict) -> dict[str, tuple[list[str], float]]:
     return {**{region: ([member_name(region, fold) for fold in folds], settings["scales"][region])
                for region in settings["regions"]},
             **{f"{region}{ALONE}": ([f"boneage-{region}{ALONE}"], scale)
-               for region, scale in settings["thumbnails"]["scales"].items()}}
+               for region, scale in settings.get("thumbnails", {"scales": {}})["scales"].items()}}
 
 
 def test_card_describes_the_networks(ages):
