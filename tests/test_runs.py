@@ -69,7 +69,7 @@ def test_a_signal_to_the_command_alone_ends_all_that_it_started(tmp_path, number
     process = subprocess.Popen(
         command("paper", "--profile", "smoke"), cwd=folder, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL, env=os.environ | {TOKEN: token},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's background job ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # background jobs ignore it
     try:
         wait(lambda: running.is_file() and len(processes_with(token)) > 3, 120)
         process.send_signal(number)
