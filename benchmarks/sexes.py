@@ -1,9 +1,10 @@
 """Whether a wrong sex can be noticed: from the networks' three predictions, and from the child's age.
 
-    python benchmarks/sexes.py work/deals
+    python benchmarks/sexes.py work/members-released "the released networks"
 
-`work/deals` is the workspace of benchmarks/deals.py; that of `boneage release` will do as well. Its networks
-predict a distribution for boys, one for girls and one for unknown sex, out of fold. Four statistics compare
+The first argument is a workspace: `work/members-released` of benchmarks/members.py has the out-of-fold
+predictions of the released networks, that of benchmarks/deals.py those of short fits. The second argument
+names the networks in the result. They predict a distribution for boys, one for girls and one for unknown sex, out of fold. Four statistics compare
 the first two, and are positive for a hand that is more like a boy's. Three of them measure whether, under
 the boys' predictions, the regions disagree less, the averaged distribution is narrower, and its entropy is
 lower. The fourth is a logistic regression on these, the regions' differences and the predicted age.
@@ -156,14 +157,16 @@ def _rounded(estimate): return {key: round(value, 3) for key, value in asdict(es
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("workspace", help="of benchmarks/deals.py or of `boneage release`")
-    workspace = Workspace(Path(parser.parse_args().workspace))
+    parser.add_argument("workspace", help="of members.py, deals.py or `boneage release`")
+    parser.add_argument("networks", help="what they are, in a few words")
+    chosen = parser.parse_args()
+    workspace = Workspace(Path(chosen.workspace))
     settings = workspace.profile.fine_tuning
     radiographs = pd.read_csv(workspace.root/"ages"/"radiographs.csv", dtype={"id": str})
     regions = member_regions(settings)
     distributions = [read_out_of_fold_distributions(workspace, radiographs, region) for region in regions]
-    found = dict(made_with="python benchmarks/sexes.py WORKSPACE", date=machine()["date"],
-                 networks=workspace.profile.name, regions=list(regions), deals=settings.deals,
+    found = dict(made_with="python benchmarks/sexes.py WORKSPACE NETWORKS", date=machine()["date"],
+                 networks=chosen.networks, regions=list(regions), deals=settings.deals,
                  epochs=settings.schedule.epochs) | measure(np.stack(distributions), radiographs)
     with publish(RESULT) as file: file.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
