@@ -4,10 +4,11 @@
 
 The first argument is a workspace: `work/members-released` of benchmarks/members.py has the out-of-fold
 predictions of the released networks, that of benchmarks/deals.py those of short fits. The second argument
-names the networks in the result. They predict a distribution for boys, one for girls and one for unknown sex, out of fold. Four statistics compare
-the first two, and are positive for a hand that is more like a boy's. Three of them measure whether, under
-the boys' predictions, the regions disagree less, the averaged distribution is narrower, and its entropy is
-lower. The fourth is a logistic regression on these, the regions' differences and the predicted age.
+names the networks in the result. They predict a distribution for boys, one for girls and one for unknown sex,
+out of fold. Four statistics compare the first two, and are positive for a hand that is more like a boy's.
+Three of them measure whether, under the boys' predictions, the regions disagree less, the averaged
+distribution is narrower, and its entropy is lower. The fourth is a logistic regression on these, the regions'
+differences and the predicted age.
 
 Each radiograph is given its own sex and then the other. Before any statistic was computed, the regression was
 chosen to decide: the library gets a warning if a threshold that warns of at most 1 % of the right sexes in
