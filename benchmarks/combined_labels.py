@@ -17,12 +17,10 @@ from pathlib import Path
 
 import deals
 import members
-import numpy as np
 from measure import PROJECT, machine
 
 from boneage.datasets.workspace import open_workspace
 from boneage.files import publish
-from boneage.paper.evaluation import mean_estimate
 from boneage.release.ages import cross_fit_ages
 
 RESULT = PROJECT/"boneage"/"data"/"combined_labels.json"
@@ -39,16 +37,9 @@ def main():
     cross_fit_ages(workspace, radiographs, lambda line: print(line, flush=True))
     again = open_workspace(replace(workspace.profile, name="combined-labels"), chosen.work)
     if not (again.root/"ages").exists(): (again.root/"ages").symlink_to(workspace.root.absolute()/"ages")
-    for region in deals.REGIONS:
-        each = members.Try("combined labels", region, workspace.profile.fine_tuning.scales[region])
-        members.fit_again(each, again, radiographs, predicted, None)
+    for region in deals.REGIONS: members.fit_again(region, again, radiographs, predicted, None)
     before, after = (deals.absolute_errors(each, radiographs, 1) for each in (workspace, again))
-    rows = []
-    for name in before:
-        gain = mean_estimate(before[name] - after[name])
-        rows.append(dict(regions=name, labels=round(float(np.mean(before[name])), 2),
-                         combined=round(float(np.mean(after[name])), 2), gain=round(gain.value, 2),
-                         low=round(gain.low, 2), high=round(gain.high, 2)))
+    rows = deals.compare_errors(before, after, ("labels", "combined"))
     settings = workspace.profile.fine_tuning
     values = dict(made_with="python benchmarks/combined_labels.py DATA work/thumbnail",
                   date=machine()["date"], radiographs=len(radiographs), folds=settings.folds,

@@ -18,7 +18,7 @@ import pandas as pd
 from measure import PROJECT, machine
 
 from boneage.assessment import load_assessor
-from boneage.datasets.profiles import ThumbnailFitSettings, change_settings, load_profile
+from boneage.datasets.profiles import change_settings, load_profile
 from boneage.datasets.workspace import Workspace, open_workspace
 from boneage.files import publish
 from boneage.paper.evaluation import mean_estimate
@@ -41,8 +41,7 @@ def prepare(data: str, work: str, deals: int) -> tuple[Workspace, pd.DataFrame]:
     profile = load_profile(PROJECT/"reports"/"profiles"/"release.yaml", data=data)
     profile = change_settings(profile, dict(name="deals", cohort=dict(phantoms=0, composites=0)))
     scales = {region: scale/2 for region, scale in profile.fine_tuning.scales.items()}
-    settings = replace(profile.fine_tuning, thumbnails=ThumbnailFitSettings())
-    settings = change_settings(settings, SHORT | dict(scales=scales, deals=deals))
+    settings = change_settings(profile.fine_tuning, SHORT | dict(scales=scales, deals=deals))
     workspace = open_workspace(replace(profile, fine_tuning=settings), work)
     make_cohort(workspace)
     assess_held_out(workspace, [load_assessor(device="cpu")])
@@ -61,12 +60,17 @@ def absolute_errors(workspace: Workspace, radiographs: pd.DataFrame, deals: int)
 def summarise(workspace: Workspace, radiographs: pd.DataFrame, deals: int) -> list[dict]:
     "MAE of each region with one deal and with the average over several, and the paired difference"
     one, several = (absolute_errors(workspace, radiographs, count) for count in (1, deals))
+    return compare_errors(one, several, ("one_deal", "average"))
+
+
+def compare_errors(before: dict, after: dict, names: tuple[str, str]) -> list[dict]:
+    "Means of absolute errors by region under two names, and the paired gain with its 95 % interval"
     rows = []
-    for name in one:
-        before, after = (mean_estimate(errors[name]) for errors in (one, several))
-        gain = mean_estimate(one[name] - several[name])
-        rows.append(dict(regions=name, one_deal=round(before.value, 2), average=round(after.value, 2),
-                         gain=round(gain.value, 2), low=round(gain.low, 2), high=round(gain.high, 2)))
+    for region in before:
+        means = [round(mean_estimate(errors[region]).value, 2) for errors in (before, after)]
+        gain = mean_estimate(before[region] - after[region])
+        rows.append(dict(regions=region, **dict(zip(names, means)), gain=round(gain.value, 2),
+                         low=round(gain.low, 2), high=round(gain.high, 2)))
     return rows
 
 

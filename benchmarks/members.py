@@ -40,12 +40,7 @@ from measure import PROJECT, machine
 from boneage.assessment import load_assessor, weights_folder
 from boneage.datasets.cohorts import used_rsna_ids
 from boneage.datasets.preprocessing import read_regions, write_regions
-from boneage.datasets.profiles import (
-    FineTuningSettings,
-    ThumbnailFitSettings,
-    change_settings,
-    load_profile,
-)
+from boneage.datasets.profiles import FineTuningSettings, change_settings, load_profile
 from boneage.datasets.workspace import Workspace, open_workspace
 from boneage.files import publish
 from boneage.inference import MONTHS, SEX_OUTPUTS, NetworkInput
@@ -123,8 +118,7 @@ def open_release(data: str, work: str, name: str, second: bool = False, **change
     "A workspace with the profile `release` and other settings of the fine-tuning; all share their regions"
     profile = change_settings(RELEASE, dict(data=data, name=name, seed=RELEASE.seed + second,
                                             cohort=dict(phantoms=0, composites=0)))
-    settings = replace(profile.fine_tuning, thumbnails=ThumbnailFitSettings())
-    settings = change_settings(change_settings(settings, FURTHER), changes)
+    settings = change_settings(change_settings(profile.fine_tuning, FURTHER), changes)
     workspace = open_workspace(replace(profile, fine_tuning=settings), work)
     shared = workspace.root/"ages"
     if name != MAIN and not shared.exists(): shared.symlink_to(Path(work).absolute()/MAIN/"ages")
@@ -159,9 +153,14 @@ def usable_thumbnails(run: Path) -> tuple[pd.DataFrame, list]:
 def find_try(name: str) -> Try: return next(each for each in TRIES if each.name == name)
 
 
+def start_of(each: Try) -> Try:
+    "The try whose network on thumbnails is used"
+    return replace(find_try(each.start), second=each.second) if each.start else each
+
+
 def fit_start(each: Try, workspace: Workspace, run: Path) -> Path:
     "Fit the network of a try on the thumbnails; return its folder"
-    if each.start: each = replace(find_try(each.start), second=each.second)
+    each = start_of(each)
     folder = workspace.root/"thumbnails"/each.slug
     if (folder/"config.json").is_file(): return folder
     job = FitJob(folder, folder/"checkpoint.safetensors", each.seed, log=each.log, stale="restart")
@@ -202,7 +201,7 @@ def distributions_of(each: Try, workspace: Workspace, radiographs: pd.DataFrame,
         return predict_distributions(network, images, config["shape"], NetworkInput.from_config(config).tta)
     fitted = workspace_of(each, workspace, folder)
     if not is_fitted(each, workspace):
-        if each.combined: fit_again(each, fitted, radiographs,
+        if each.combined: fit_again(each.region, fitted, radiographs,
                                     months_of(workspace, radiographs, run), weights_folder())
         else: cross_fit_ages(fitted, radiographs, each.log)
     return read_out_of_fold_distributions(fitted, radiographs, each.region)
@@ -216,16 +215,17 @@ def months_of(workspace: Workspace, radiographs: pd.DataFrame, run: Path) -> np.
                      for each in alone])
 
 
-def fit_again(each: Try, fitted: Workspace, radiographs: pd.DataFrame, predicted: np.ndarray,
+def fit_again(region: str, fitted: Workspace, radiographs: pd.DataFrame, predicted: np.ndarray,
               start: Path|None):
     "Fit networks on the labels combined with predictions, from those in a folder or as the settings state"
-    images, profile = read_regions(fitted.root/"ages"/"regions", "registered", each.region)[0], fitted.profile
+    images, profile = read_regions(fitted.root/"ages"/"regions", "registered", region)[0], fitted.profile
     for fold in range(profile.fine_tuning.folds):
-        name, in_training = member_name(each.region, fold), (radiographs.fold != fold).to_numpy()
+        name, in_training = member_name(region, fold), (radiographs.fold != fold).to_numpy()
         combined = combine_with_predictions(radiographs, predicted, in_training)
         job = FitJob(fitted.models/name, fitted.root/"checkpoints"/f"{name}.safetensors", profile.seed + fold,
-                     log=each.log, stale="restart", initial=start and start/name)
-        fine_tune(each.region, images, radiographs.assign(bone_age=combined), in_training,
+                     log=lambda line: print(region, line, flush=True), stale="restart",
+                     initial=start and start/name)
+        fine_tune(region, images, radiographs.assign(bone_age=combined), in_training,
                   profile.fine_tuning, job)
 
 
@@ -239,10 +239,9 @@ def workspace_of(each: Try, workspace: Workspace, start: Path) -> Workspace:
 
 def is_fitted(each: Try, workspace: Workspace) -> bool:
     "Whether all networks of a try are there"
-    start = replace(find_try(each.start), second=each.second) if each.start else each
     last = workspace.root.parent/f"{MAIN}-{each.slug}"/"models"/member_name(each.region, 4)
     folders = [last] if each.fine_tuned is not None else []
-    if not each.combined: folders.append(workspace.root/"thumbnails"/start.slug)
+    if not each.combined: folders.append(workspace.root/"thumbnails"/start_of(each).slug)
     return all((folder/"config.json").is_file() for folder in folders)
 
 
@@ -279,7 +278,7 @@ def main():
     parser.add_argument("thumbnails", type=Path, help="folder of a run of the profile thumbnail")
     parser.add_argument("--work", default=str(PROJECT/"work"))
     parser.add_argument("--only", help="fit this try and stop", choices=[each.name for each in TRIES])
-    parser.add_argument("--judge", action="store_true", help="fit nothing, judge the tries that are fitted")
+    parser.add_argument("--judge", action="store_true", help="judge the tries that are fitted; fit no other")
     parser.add_argument("--out", type=Path, default=RESULT)
     chosen = parser.parse_args()
     workspace, radiographs = prepare(chosen.data, chosen.work)

@@ -1017,15 +1017,12 @@ def _publish_release(
     from boneage.assessment import load_assessor
     from boneage.datasets.cohorts import load_cohort
     from boneage.ensembles import read_ensemble_rules
-    from boneage.release.ages import publish_ages, publish_card, publish_missing
+    from boneage.release.ages import publish_ages, publish_card
     from boneage.release.measurement import measure_new_radiographs, revise_cards, sign_card, write_fitted_on
     folder, rules = options.publish, read_ensemble_rules(workspace.models/"ensembles.json")
     write_fitted_on(folder, workspace.read_table("ages/radiographs"))
-    if options.measure:
-        revise_cards(folder)
-        publish_missing(workspace, rules, folder, today)
-        publish_card(rules, folder, card, today)
-    else: publish_ages(workspace, rules, folder, card, today)
+    if options.measure: revise_cards(folder)
+    publish_ages(workspace, rules, folder, card, today, only_missing=options.measure)
     if options.new:
         cohort = load_cohort(options.new)
         measured = measure_new_radiographs(load_assessor(folder, "cpu"), cohort[cohort.bone_age.notna()])

@@ -183,7 +183,7 @@ def test_a_network_fitted_on_thumbnails_joins_fitted_networks(workspace, release
     earlier = tmp_path/"weights"
     shutil.copytree(release.models/"boneage-carpals-0", earlier/"boneage-carpals-0")
     before = (earlier/"boneage-carpals-0"/"model.safetensors").read_bytes()
-    ages.publish_missing(release, rules, earlier, "2026-11-29")
+    ages.publish_ages(release, rules, earlier, {}, "2026-11-29", only_missing=True)
     assert read_config(earlier/name/"config.json")["card"]["fitted_on"] == len(others)
     assert (earlier/"boneage-carpals-0"/"model.safetensors").read_bytes() == before
     shutil.copytree(release.models/"boneage-carpals-1", earlier/"boneage-carpals-1")

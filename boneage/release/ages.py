@@ -6,14 +6,14 @@
 __all__ = ['ORIGINAL_SCALES', 'SHORT_SCALES', 'ALONE', 'PAPER_NETWORK', 'ENSEMBLE', 'HAND',
            'WHOLE_HAND_SHORT', 'ORIGINAL', 'VARIANT_COLUMNS', 'LONG_SECTIONS', 'FEW_GREY_LEVELS',
            'RECIPES_TRIED', 'write_age_regions', 'member_name', 'member_regions', 'cross_fit_ages',
-           'fit_alone', 'predict_ages_again', 'read_out_of_fold_distributions',
-           'fit_released_ensemble', 'cross_fit_ensemble', 'interval_score',
-           'group_by_sex_and_stage', 'summarise_age_errors', 'AblationVariant', 'short_recipe',
-           'ablation_variants', 'cross_fit_variants', 'fit_nested', 'fit_on_phantoms',
-           'region_predictions', 'predict_with_tta', 'fit_paper_network', 'summarise_ablation',
-           'AblationSize', 'run_ablation', 'summarise_regions', 'build_released_rules',
-           'publish_ages', 'publish_missing', 'publish_card', 'build_age_fold_assessors',
-           'compute_age_changes', 'summarise_age_variants', 'summarise_paper_grid', 'release_ages']
+           'predict_ages_again', 'read_out_of_fold_distributions', 'fit_released_ensemble',
+           'cross_fit_ensemble', 'interval_score', 'group_by_sex_and_stage', 'summarise_age_errors',
+           'AblationVariant', 'short_recipe', 'ablation_variants', 'cross_fit_variants',
+           'fit_nested', 'fit_on_phantoms', 'region_predictions', 'predict_with_tta',
+           'fit_paper_network', 'summarise_ablation', 'AblationSize', 'run_ablation',
+           'summarise_regions', 'build_released_rules', 'publish_ages', 'publish_card',
+           'build_age_fold_assessors', 'compute_age_changes', 'summarise_age_variants',
+           'summarise_paper_grid', 'release_ages']
 
 # %% ../../nbs/release/71_ages.ipynb #03
 import json
@@ -171,7 +171,7 @@ def cross_fit_ages(
     "Fit the network of every region, deal and fold; write `models/boneage-<region>-<fold>/`"
     settings = workspace.profile.fine_tuning
     for region in settings.thumbnails.scales:
-        fit_alone(workspace, radiographs, region, thumbnails, log)
+        _fit_alone(workspace, radiographs, region, thumbnails, log)
     for region in settings.regions:
         images = _member_images(workspace, region)
         for deal, fold, name in _members(settings, region):
@@ -181,13 +181,7 @@ def cross_fit_ages(
             fine_tune(region, images, radiographs, in_training, settings, job)
 
 
-def fit_alone(
-    workspace:Workspace,
-    radiographs:pd.DataFrame,   # returned by `write_age_regions`; no thumbnail of them is used
-    region:str,                 # a region of `settings.thumbnails`
-    thumbnails:str|Path|None,   # run of the profile `thumbnail`
-    log:Callable|None=None,     # called with a line after each epoch
-):
+def _fit_alone(workspace, radiographs, region, thumbnails, log):
     "Fit a network on thumbnails of other children and predict all radiographs; write `models/<its name>/`"
     if thumbnails is None:
         raise ValueError("These settings need a run of the profile thumbnail: give its folder.")
@@ -227,7 +221,7 @@ def predict_ages_again(
         images = _member_images(workspace, region)
         for deal, fold, name in _members(settings, region):
             if fold is None and thumbnails and not (Path(weights)/name).is_dir():
-                fit_alone(workspace, radiographs, region.removesuffix(ALONE), thumbnails, log)
+                _fit_alone(workspace, radiographs, region.removesuffix(ALONE), thumbnails, log)
                 continue
             network, config = load_network(Path(weights)/name)
             rows = np.arange(len(radiographs))
@@ -620,28 +614,16 @@ def publish_ages(
     folder:str|Path,  # where the networks and `ensembles.json` are written
     card:dict,        # returned by `release_ages`, written to `bone-age.json`
     date:str,         # year-month-day
+    only_missing:bool=False,  # whether networks that are in the folder stay as they are
 ):
     "Write the networks (one byte per weight), the rules and the card"
-    for name in _used_members(rules): _publish_network(workspace, name, folder, date)
-    publish_card(rules, folder, card, date)
-
-
-def publish_missing(
-    workspace:Workspace,
-    rules:dict[str, EnsembleRule],
-    folder:str|Path,  # has the other networks
-    date:str,         # year-month-day
-):
-    "Write the networks that the rules use and that are not in the folder yet"
+    folder = Path(folder)
     for name in _used_members(rules):
-        if not (Path(folder)/name).is_dir(): _publish_network(workspace, name, folder, date)
-
-
-def _publish_network(workspace, name, folder, date):
-    "Write a network with one byte per weight"
-    own = read_config(workspace.models/name/"config.json")["card"]
-    card = dict(fitted_on=own["fitted_on"], errors="bone-age.json")
-    publish_weights(workspace.models/name, Path(folder)/name, card, date, "bytes")
+        if only_missing and (folder/name).is_dir(): continue
+        own = read_config(workspace.models/name/"config.json")["card"]
+        card_of_network = dict(fitted_on=own["fitted_on"], errors="bone-age.json")
+        publish_weights(workspace.models/name, folder/name, card_of_network, date, "bytes")
+    publish_card(rules, folder, card, date)
 
 
 def publish_card(

@@ -72,7 +72,7 @@ def combine_with_predictions(
     "Estimate the bone ages to fit on from each label and the predictions for the same radiograph"
     labels, girl = radiographs.bone_age.to_numpy(float), (radiographs.sex == "F").to_numpy()
     mean, fitted_on = np.mean(predicted, axis=0), np.asarray(in_training) & np.isfinite(labels)
-    columns = np.stack([*predicted, girl, np.ones(len(labels)), mean*girl, mean**2/200], axis=1)
+    columns = np.stack([*predicted, girl, np.ones(len(labels)), mean*girl, mean**2], axis=1)
     calibrated = columns @ np.linalg.lstsq(columns[fitted_on], labels[fitted_on])[0]
     error = np.mean((calibrated - labels)[fitted_on]**2)
     share = READER_SD**2 / max(error, READER_SD**2)
