@@ -23,10 +23,10 @@ fold, whose MAE was 7.17 months against 6.91 of the released network; the wrist 
 epochs, in the first fold; and the wrist at half the scale, fitted on the folds after the thumbnails, after
 one fold, whose MAE was 8.35 months against 8.23 before. Fingers and carpals after thumbnails were not fitted.
 
-Written down on 2026-11-29 before their first fit, to be tried on the metacarpals first, the region that weighs
-most, and on other regions only if they gain there. Each continues the released networks for twelve epochs:
-with as many thumbnails as radiographs in each epoch; with each radiograph mixed with that of a child of the
-same sex and a similar age (C-Mixup); with both.
+Written down on 2026-11-29 before their first fit, to be tried on the metacarpals first, the region that
+weighs most, and on other regions only if they gain there. Each continues the released networks for twelve
+epochs: with as many thumbnails as radiographs in each epoch; with each radiograph mixed with that of a
+child of the same sex and a similar age (C-Mixup); with both.
 
 Masks and key points come from the released networks, which were fitted on DATA, on both sides alike. Results
 go to boneage/data/members.json after each try, without radiographs, labels or ids. A stopped command

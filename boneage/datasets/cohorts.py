@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXPECTED_COLUMNS', 'DIALECTS', 'SIMILAR', 'SPLITS', 'SPLIT_WORDS', 'MAX_MONTHS', 'LABELS',
-           'YOUNG', 'TABLES', 'COHORT_SCHEMA', 'STAGES', 'MAJOR_STAGES', 'CohortError',
+           'YOUNG', 'TABLES', 'ARCHIVES', 'COHORT_SCHEMA', 'STAGES', 'MAJOR_STAGES', 'CohortError',
            'record_or_raise', 'read_table', 'Dialect', 'find_dialect', 'format_missing_columns',
            'detect_dialect', 'canonical_id', 'normalise_labels', 'validate_rows', 'read_labels',
            'infer_split', 'FolderIndex', 'index_folder', 'infer_table_split', 'find_tables',
@@ -290,6 +290,7 @@ class FolderIndex:
     repeated: tuple[tuple[str, str, str], ...] = ()  # id and paths of two images in one folder
     unreadable: tuple[str, ...] = ()  # one sentence for each folder or table that can't be read
     masks: tuple[Path, ...] = ()      # folders of masks, whose images are no radiographs
+    archives: tuple[Path, ...] = ()   # archives, such as the RSNA's, whose contents are not read
 
     def infer_split(self,
         path:Path,      # a folder or file below the root
@@ -300,6 +301,7 @@ class FolderIndex:
 
 # %% ../../nbs/datasets/30_cohorts.ipynb #48
 TABLES = (".csv", ".tsv", ".txt")  # suffixes of tables
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")  # suffixes of archives
 
 
 def index_folder(
@@ -323,7 +325,7 @@ def index_folder(
     def of_kind(*suffixes): return tuple(path for path in files if path.suffix.lower() in suffixes)
     workbooks = of_kind(".xlsx", ".xls", ".ods")
     return FolderIndex(folder, images, of_kind(*TABLES), workbooks, tuple(repeated), tuple(unreadable),
-                       tuple(masks))
+                       tuple(masks), of_kind(*ARCHIVES))
 
 
 def _readable(parent, names, unreadable) -> list[str]:
@@ -376,6 +378,7 @@ def find_tables(
     if not found:
         reasons = [format_missing_columns(header, path) for path, header in headers.items()][:3]
         reasons += [f"{path} is a workbook: save it as CSV." for path in index.workbooks][:3]
+        reasons += [f"{path} is an archive: unpack it." for path in index.archives][:3]
         expected = f"expected a CSV file with the columns {EXPECTED_COLUMNS}."
         raise CohortError(f"{index.root} holds no label table: {' '.join(reasons) or expected}")
     for split, tables in found.items():
@@ -452,8 +455,9 @@ def attach_images(
     sentences = [f"{source}, row {row}: there is no image of id {i} in {index.root}."
                  for row, i in missing.items()]
     if len(missing) == len(labels):
+        packed = "".join(f" {path} is an archive: unpack it." for path in index.archives[:3])
         sentences = [f"{source}: none of its {len(labels):,} ids has an image in {index.root}; "
-                     f"expected for instance {i}.png." for i in missing[:1]]
+                     f"expected for instance {i}.png.{packed}" for i in missing[:1]]
     record_or_raise(sentences, problems)
     labels = labels.assign(path=paths, of_table=labels.get("split"))[paths.notna()]
     sets = [split or index.infer_split(Path(path).parent) for path in labels.path]
