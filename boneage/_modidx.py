@@ -1345,6 +1345,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'boneage/release/ages.py'),
                                       'boneage.release.ages._registered_radiographs': ( 'release/ages.html#_registered_radiographs',
                                                                                         'boneage/release/ages.py'),
+                                      'boneage.release.ages._rules_without': ( 'release/ages.html#_rules_without',
+                                                                               'boneage/release/ages.py'),
                                       'boneage.release.ages._select_members': ( 'release/ages.html#_select_members',
                                                                                 'boneage/release/ages.py'),
                                       'boneage.release.ages._used_members': ('release/ages.html#_used_members', 'boneage/release/ages.py'),

@@ -154,7 +154,7 @@ def release(workspace, tmp_path_factory):
     settings = change_settings(FineTuningSettings(), dict(
         regions=["carpals"], scales=dict(carpals=1/20), stages=dict(carpals=1, wrist=1), folds=2,
         start="nothing", schedule=dict(epochs=1), batch_size=8,
-        thumbnails=dict(scales=dict(wrist=1/20), epochs=dict(wrist=1))))
+        thumbnails=dict(scales=dict(wrist=1/20), epochs=dict(wrist=1), fits=2)))
     release = open_workspace(Profile("tiny", fine_tuning=settings), tmp_path_factory.mktemp("release"))
     rows, masks = [], read_mask_folder(truth/"masks")
     for name in cohort.id:
@@ -172,14 +172,17 @@ def test_a_network_fitted_on_thumbnails_joins_fitted_networks(workspace, release
         ages.cross_fit_ages(release, radiographs)
     lines = []
     ages.cross_fit_ages(release, radiographs, lines.append, workspace.root)
-    name, regions = "boneage-wrist-thumbnails", ("carpals", "wrist-thumbnails")
-    assert lines[0].startswith(f"{name}: ") and len(lines) == 3
+    name, regions = "boneage-wrist-thumbnails-0", ("carpals", "wrist-thumbnails")
+    assert lines[0].startswith(f"{name}: ") and len(lines) == 4
+    single = [np.load(release.models/f"{name[:-1]}{fit}"/"distributions.npy") for fit in (0, 1)]
+    assert np.abs((single[0] - single[1]) @ np.arange(240)).max() > 0.01, "the fits differ by their seeds"
     others = set(pd.read_csv(workspace.root/"regions"/"ids.csv", dtype=str).id) - set(radiographs.id)
     assert read_config(release.models/name/"config.json")["card"]["fitted_on"] == len(others)
     assert sorted(pd.read_csv(release.models/name/"predictions.csv", dtype=str).id) == sorted(radiographs.id)
     distributions = np.stack([ages.read_out_of_fold_distributions(release, radiographs, region)
                               for region in regions])
-    rules = {"M": EnsembleRule((name, "boneage-carpals-0"), (0.4, 0.6), 20.0)}
+    np.testing.assert_allclose(distributions[1], np.mean(single, 0), atol=1e-3)
+    rules = {"M": EnsembleRule((name, f"{name[:-1]}1", "boneage-carpals-0"), (0.2, 0.2, 0.6), 20.0)}
     earlier = tmp_path/"weights"
     shutil.copytree(release.models/"boneage-carpals-0", earlier/"boneage-carpals-0")
     before = (earlier/"boneage-carpals-0"/"model.safetensors").read_bytes()
@@ -194,5 +197,5 @@ def test_a_network_fitted_on_thumbnails_joins_fitted_networks(workspace, release
     shutil.rmtree(earlier/name)
     with pytest.raises(WeightsError): ages.predict_ages_again(release, radiographs, earlier)
     ages.predict_ages_again(release, radiographs, earlier, workspace.root, lines.append)
-    assert len(lines) == 3  # the network on thumbnails was kept in the workspace and is not fitted again
+    assert len(lines) == 4  # the network on thumbnails was kept in the workspace and is not fitted again
     assert (release.models/name/"config.json").is_file()

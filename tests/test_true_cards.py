@@ -159,11 +159,11 @@ def test_grid_agrees_with_its_comparisons(ages):
 
 def members_of(settings: dict) -> dict[str, tuple[list[str], float]]:
     "Names of the networks and scale of the input of what the ensemble weighs"
-    folds = range(settings["folds"])
+    folds, alone = range(settings["folds"]), settings.get("thumbnails", {"scales": {}})
     return {**{region: ([member_name(region, fold) for fold in folds], settings["scales"][region])
                for region in settings["regions"]},
-            **{f"{region}{ALONE}": ([f"boneage-{region}{ALONE}"], scale)
-               for region, scale in settings.get("thumbnails", {"scales": {}})["scales"].items()}}
+            **{f"{region}{ALONE}": ([f"boneage-{region}{ALONE}-{fit}" for fit in range(alone["fits"])], scale)
+               for region, scale in alone["scales"].items()}}
 
 
 def test_card_describes_the_networks(ages):

@@ -226,6 +226,7 @@ class ThumbnailFitSettings:
     "Networks that are fitted on many thumbnails instead of the folds"
     scales: dict[RegionName, PositiveAmount] = Field(default_factory=dict)  # by region; empty: no network
     epochs: dict[RegionName, PositiveCount] = Field(default_factory=dict)
+    fits: PositiveCount = 1         # networks per region, which are averaged
     noise: Share = 0.03             # augmentation, see `Augmentation`
 
 

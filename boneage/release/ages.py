@@ -150,8 +150,9 @@ def member_regions(
 
 
 def _members(settings, region):
-    "Deal, fold and name of each network of a region; on thumbnails alone, one network serves all folds"
-    if region.endswith(ALONE): return [(0, None, f"boneage-{region}")]
+    "Deal or fit, fold and name of each network of a region; on thumbnails alone, networks serve all folds"
+    if region.endswith(ALONE):
+        return [(fit, None, f"boneage-{region}-{fit}") for fit in range(settings.thumbnails.fits)]
     return [(deal, fold, member_name(region, fold, deal))
             for deal in range(settings.deals) for fold in range(settings.folds)]
 
@@ -182,17 +183,17 @@ def cross_fit_ages(
 
 
 def _fit_alone(workspace, radiographs, region, thumbnails, log):
-    "Fit a network on thumbnails of other children and predict all radiographs; write `models/<its name>/`"
+    "Fit networks on thumbnails of other children and predict all radiographs; write `models/<its name>/`"
     if thumbnails is None:
         raise ValueError("These settings need a run of the profile thumbnail: give its folder.")
-    name, settings = f"boneage-{region}{ALONE}", workspace.profile.fine_tuning
+    settings, images = workspace.profile.fine_tuning, _member_images(workspace, f"{region}{ALONE}")
     epochs, scale = (each[region] for each in (settings.thumbnails.epochs, settings.thumbnails.scales))
-    log_name = log and (lambda line: log(f"{name}: {line}"))
-    job = _job(workspace, workspace.root/"thumbnails"/region, log=log_name)
     found = read_thumbnails(thumbnails, {*radiographs.id, *used_rsna_ids()})
-    folder = fit_on_thumbnails(found, region, epochs, settings, job, scale)
-    images = _member_images(workspace, f"{region}{ALONE}")
-    _predict(workspace, *load_network(folder), name, images, radiographs)
+    for fit, _, name in _members(settings, f"{region}{ALONE}"):
+        log_name = log and (lambda line, name=name: log(f"{name}: {line}"))
+        job = _job(workspace, workspace.root/"thumbnails"/name, fit, log_name)
+        folder = fit_on_thumbnails(found, region, epochs, settings, job, scale)
+        _predict(workspace, *load_network(folder), name, images, radiographs)
 
 
 def _predict(workspace, network, config, name, images, radiographs):
@@ -675,15 +676,25 @@ def build_age_fold_assessors(
     for fold in range(settings.folds):
         folder = workspace.root/"ages"/f"weights{fold}"
         for name in ("segmentation", "keypoints"): save_network(folder/name, *load_network(weights/name))
-        members = [name for region in member_regions(settings)
-                   for deal, left_out, name in _members(settings, region)
-                   if deal == 0 and left_out in (fold, None)]
-        for name in members:
+        own_rules = _rules_without(rules, settings, fold)
+        for name in {name for rule in own_rules.values() for name in rule.members}:
             save_network(folder/name, *load_network(workspace.models/name), precision="bytes")
-        own_rules = {key: _select_members(rule, members) for key, rule in rules.items()}
         write_ensemble_rules(folder/"ensembles.json", own_rules)
         assessors.append(load_assessor(folder, "cpu"))
     return assessors
+
+
+def _rules_without(rules, settings, fold):
+    "Rules of one network per region that was fitted without a fold; each region keeps its weight"
+    factors = {}
+    for region in member_regions(settings):
+        members = _members(settings, region)
+        own = [name for deal, left_out, name in members if left_out is None or (deal, left_out) == (0, fold)]
+        factors |= dict.fromkeys(own, len(members) / len(own))
+    selected = {key: _select_members(rule, factors) for key, rule in rules.items()}
+    return {key: replace(rule, weights=[weight * factors[name]
+                                        for name, weight in zip(rule.members, rule.weights)])
+            for key, rule in selected.items()}
 
 # %% ../../nbs/release/71_ages.ipynb #32
 FEW_GREY_LEVELS = 4  # between the hand's darkest and brightest value; too few to predict a bone age
@@ -820,10 +831,11 @@ def _describe_data(radiographs, settings):
     ages = radiographs.bone_age
     start = {"imagenet": "from ImageNet weights", "nothing": "from random weights"}.get(
         settings.start, "from other networks")
-    alone = " and ".join(settings.thumbnails.scales)
+    alone, fits = " and ".join(settings.thumbnails.scales), settings.thumbnails.fits
+    more = f"{fits} networks more" if fits > 1 else "One network more"
     return (f"{len(radiographs):,} radiographs, ages {ages.min():.0f} to {ages.max():.0f} months, "
             f"one reading each; {settings.folds} folds, {len(settings.regions)} regions, started {start}."
-            + f" One network more, for the {alone}, was fitted on thumbnails of other children."*bool(alone))
+            + f" {more} for the {alone}, fitted on thumbnails of other children."*bool(alone))
 
 
 RECIPES_TRIED = 23  # on these folds: two whole recipes, the ablation's ten variants, eleven of members.py
