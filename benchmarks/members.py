@@ -95,13 +95,16 @@ class Try:
     second: bool = False       # whether it is the second fit of a try that passed
     alike: bool = False        # whether the radiographs are reduced to thumbnails, too
     combined: bool = False     # whether the released networks are fitted again, on combined labels
+    fits: int = 0              # networks on thumbnails that are averaged, with seeds of their own; 0: one
 
     @property
     def slug(self) -> str:
         return self.name.replace(",", "").replace(" ", "-") + "-second"*self.second
 
     @property
-    def seed(self) -> int: return RELEASE.seed*self.second
+    def seeds(self) -> list[int]:
+        if not self.fits: return [RELEASE.seed*self.second]
+        return [RELEASE.seed + RELEASE.fine_tuning.folds + fit for fit in range(self.fits)]  # as the release
 
     def log(self, line: str): print(self.name, line, flush=True)
 
@@ -121,6 +124,7 @@ TRIES = [
     Try("fingers at half the scale, thumbnails alone", "fingers", 0.1, 12),
     Try("metacarpals, again with combined labels", "metacarpals", 0.174, replaces=("metacarpals",),
         fine_tuned=SECOND, combined=True),
+    Try("wrist at half the scale, thumbnails alone, mean of three", "wrist", 0.15, 14, fits=3),
 ]
 
 
@@ -168,14 +172,22 @@ def start_of(each: Try) -> Try:
     return replace(find_try(each.start), second=each.second) if each.start else each
 
 
-def fit_start(each: Try, workspace: Workspace, run: Path) -> Path:
-    "Fit the network of a try on the thumbnails; return its folder"
+def start_folders(each: Try, workspace: Workspace) -> list[Path]:
+    "Folders of the networks of a try that are fitted on thumbnails"
     each = start_of(each)
     folder = workspace.root/"thumbnails"/each.slug
-    if (folder/"config.json").is_file(): return folder
-    job = FitJob(folder, folder/"checkpoint.safetensors", each.seed, log=each.log, stale="restart")
-    thumbnails, settings = usable_thumbnails(run), change_settings(FineTuningSettings(), FURTHER)
-    return fit_on_thumbnails(thumbnails, each.region, each.epochs, settings, job, each.scale)
+    return [folder/str(fit) for fit in range(each.fits)] if each.fits else [folder]
+
+
+def fit_start(each: Try, workspace: Workspace, run: Path) -> list[Path]:
+    "Fit the networks of a try on the thumbnails; return their folders"
+    each, folders = start_of(each), start_folders(each, workspace)
+    for seed, folder in zip(each.seeds, folders):
+        if (folder/"config.json").is_file(): continue
+        job = FitJob(folder, folder/"checkpoint.safetensors", seed, log=each.log, stale="restart")
+        thumbnails, settings = usable_thumbnails(run), change_settings(FineTuningSettings(), FURTHER)
+        fit_on_thumbnails(thumbnails, each.region, each.epochs, settings, job, each.scale)
+    return folders
 
 
 def regions_of(each: Try, workspace: Workspace) -> np.ndarray:
@@ -201,15 +213,20 @@ def regions_alike(each: Try, workspace: Workspace, radiographs: pd.DataFrame, ru
     return images
 
 
+def predict(folder: Path, images: np.ndarray) -> np.ndarray:
+    "Distributions (n, 3, 240) by the network in a folder"
+    network, config = load_network(folder)
+    return predict_distributions(network, images, config["shape"], NetworkInput.from_config(config).tta)
+
+
 def distributions_of(each: Try, workspace: Workspace, radiographs: pd.DataFrame, run: Path) -> np.ndarray:
     "Out-of-fold distributions of a try (n, 3, 240); fits what is not fitted yet"
-    folder = weights_folder() if each.combined else fit_start(each, workspace, run)
+    folders = [weights_folder()] if each.combined else fit_start(each, workspace, run)
     if each.fine_tuned is None:
-        network, config = load_network(folder)
         images = (regions_alike(each, workspace, radiographs, run) if each.alike
                   else regions_of(each, workspace))
-        return predict_distributions(network, images, config["shape"], NetworkInput.from_config(config).tta)
-    fitted = workspace_of(each, workspace, folder)
+        return np.mean([predict(folder, images) for folder in folders], axis=0)
+    fitted = workspace_of(each, workspace, folders[0])
     if not is_fitted(each, workspace):
         if each.combined: fit_again(each.region, fitted, radiographs,
                                     months_of(workspace, radiographs, run), weights_folder())
@@ -251,7 +268,7 @@ def is_fitted(each: Try, workspace: Workspace) -> bool:
     "Whether all networks of a try are there"
     last = workspace.root.parent/f"{MAIN}-{each.slug}"/"models"/member_name(each.region, 4)
     folders = [last] if each.fine_tuned is not None else []
-    if not each.combined: folders.append(workspace.root/"thumbnails"/start_of(each).slug)
+    if not each.combined: folders += start_folders(each, workspace)
     return all((folder/"config.json").is_file() for folder in folders)
 
 
@@ -306,7 +323,7 @@ def main():
         tried = exchange(kept, each, found)
         row = dict(name=each.name, replaces=list(each.replaces), alone=alone(found, radiographs),
                    **judge(kept, tried, radiographs))
-        if row["kept"]:
+        if row["kept"] and not each.fits:
             again = replace(each, second=True)
             found = distributions_of(again, workspace, radiographs, chosen.thumbnails)
             row["second"] = judge(kept, exchange(kept, again, found), radiographs)

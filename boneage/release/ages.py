@@ -191,7 +191,7 @@ def _fit_alone(workspace, radiographs, region, thumbnails, log):
     found = read_thumbnails(thumbnails, {*radiographs.id, *used_rsna_ids()})
     for fit, _, name in _members(settings, f"{region}{ALONE}"):
         log_name = log and (lambda line, name=name: log(f"{name}: {line}"))
-        job = _job(workspace, workspace.root/"thumbnails"/name, fit, log_name)
+        job = _job(workspace, workspace.root/"thumbnails"/name, settings.folds + fit, log_name)
         folder = fit_on_thumbnails(found, region, epochs, settings, job, scale)
         _predict(workspace, *load_network(folder), name, images, radiographs)
 
