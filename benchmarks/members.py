@@ -33,6 +33,10 @@ thumbnails alone, averaged to one member. The two single networks before them ga
 and a mean of three errs less than one. The region and the scale were chosen by those two, so only fits with
 new seeds count. This try is judged once, by the gate, without a second fit.
 
+And a last one, written down before its fit: the first of these three networks for the wrist, fitted on the
+folds for twelve epochs with as many thumbnails as radiographs in each epoch, so that it need not forget the
+thumbnails. It is judged like the tries before it, with a second fit if it passes.
+
 Masks and key points come from the released networks, which were fitted on DATA, on both sides alike. Results
 go to boneage/data/members.json after each try, without radiographs, labels or ids. A stopped command
 continues; `--only NAME` fits one try and judges nothing, so that two can be fitted side by side.
