@@ -1401,6 +1401,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'boneage/release/ages.py'),
                                       'boneage.release.ages.summarise_regions': ( 'release/ages.html#summarise_regions',
                                                                                   'boneage/release/ages.py'),
+                                      'boneage.release.ages.thumbnail_ids': ('release/ages.html#thumbnail_ids', 'boneage/release/ages.py'),
                                       'boneage.release.ages.write_age_regions': ( 'release/ages.html#write_age_regions',
                                                                                   'boneage/release/ages.py')},
             'boneage.release.cards': { 'boneage.release.cards._detector_errors': ( 'release/cards.html#_detector_errors',

@@ -1017,10 +1017,10 @@ def _publish_release(
     from boneage.assessment import load_assessor
     from boneage.datasets.cohorts import load_cohort
     from boneage.ensembles import read_ensemble_rules
-    from boneage.release.ages import publish_ages, publish_card
+    from boneage.release.ages import publish_ages, publish_card, thumbnail_ids
     from boneage.release.measurement import measure_new_radiographs, revise_cards, sign_card, write_fitted_on
     folder, rules = options.publish, read_ensemble_rules(workspace.models/"ensembles.json")
-    write_fitted_on(folder, workspace.read_table("ages/radiographs"))
+    write_fitted_on(folder, workspace.read_table("ages/radiographs"), thumbnail_ids(workspace))
     if options.measure: revise_cards(folder)
     publish_ages(workspace, rules, folder, card, today, only_missing=options.measure)
     if options.new:

@@ -179,6 +179,7 @@ def test_a_network_fitted_on_thumbnails_joins_fitted_networks(workspace, release
     others = set(pd.read_csv(workspace.root/"regions"/"ids.csv", dtype=str).id) - set(radiographs.id)
     assert read_config(release.models/name/"config.json")["card"]["fitted_on"] == len(others)
     assert sorted(pd.read_csv(release.models/name/"predictions.csv", dtype=str).id) == sorted(radiographs.id)
+    assert ages.thumbnail_ids(release) == others
     distributions = np.stack([ages.read_out_of_fold_distributions(release, radiographs, region)
                               for region in regions])
     np.testing.assert_allclose(distributions[1], np.mean(single, 0), atol=1e-3)

@@ -6,14 +6,14 @@
 __all__ = ['ORIGINAL_SCALES', 'SHORT_SCALES', 'ALONE', 'PAPER_NETWORK', 'ENSEMBLE', 'HAND',
            'WHOLE_HAND_SHORT', 'ORIGINAL', 'VARIANT_COLUMNS', 'LONG_SECTIONS', 'FEW_GREY_LEVELS',
            'RECIPES_TRIED', 'write_age_regions', 'member_name', 'member_regions', 'cross_fit_ages',
-           'predict_ages_again', 'read_out_of_fold_distributions', 'fit_released_ensemble',
-           'cross_fit_ensemble', 'interval_score', 'group_by_sex_and_stage', 'summarise_age_errors',
-           'AblationVariant', 'short_recipe', 'ablation_variants', 'cross_fit_variants',
-           'fit_nested', 'fit_on_phantoms', 'region_predictions', 'predict_with_tta',
-           'fit_paper_network', 'summarise_ablation', 'AblationSize', 'run_ablation',
-           'summarise_regions', 'build_released_rules', 'publish_ages', 'publish_card',
-           'build_age_fold_assessors', 'compute_age_changes', 'summarise_age_variants',
-           'summarise_paper_grid', 'release_ages']
+           'thumbnail_ids', 'predict_ages_again', 'read_out_of_fold_distributions',
+           'fit_released_ensemble', 'cross_fit_ensemble', 'interval_score',
+           'group_by_sex_and_stage', 'summarise_age_errors', 'AblationVariant', 'short_recipe',
+           'ablation_variants', 'cross_fit_variants', 'fit_nested', 'fit_on_phantoms',
+           'region_predictions', 'predict_with_tta', 'fit_paper_network', 'summarise_ablation',
+           'AblationSize', 'run_ablation', 'summarise_regions', 'build_released_rules',
+           'publish_ages', 'publish_card', 'build_age_fold_assessors', 'compute_age_changes',
+           'summarise_age_variants', 'summarise_paper_grid', 'release_ages']
 
 # %% ../../nbs/release/71_ages.ipynb #03
 import json
@@ -207,6 +207,18 @@ def _job(workspace, folder, fold=0, log=None):
     "Describe a fit of the release; the checkpoint is named after the folder"
     checkpoint = workspace.root/"checkpoints"/f"{folder.name}.safetensors"
     return FitJob(folder, checkpoint, workspace.profile.seed + fold, log=log, stale="restart")
+
+
+def thumbnail_ids(
+    workspace:Workspace,
+) -> set[str]|None:  # None if the networks on thumbnails were not fitted in this workspace
+    "The ids of the thumbnails that networks of the release were fitted on"
+    settings = workspace.profile.fine_tuning
+    regions = [f"{region}{ALONE}" for region in settings.thumbnails.scales]
+    names = [name for region in regions for *_, name in _members(settings, region)]
+    tables = [workspace.root/"thumbnails"/name/"regions"/"ids.csv" for name in names]
+    if not all(path.is_file() for path in tables): return None
+    return {i for path in tables for i in pd.read_csv(path, dtype=str).id}
 
 # %% ../../nbs/release/71_ages.ipynb #09d
 def predict_ages_again(

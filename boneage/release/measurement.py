@@ -35,10 +35,17 @@ FITTED_ON = "fitted_on.csv"
 def write_fitted_on(
     folder:str|Path,           # of the weights
     radiographs:pd.DataFrame,  # id, fold
+    others:Iterable[str]|None=(),  # ids of thumbnails that were fitted on; None: as the file has them
 ):
     "Write the ids of the radiographs that the networks were fitted on, with their folds"
-    table = radiographs[["id", "fold"]].sort_values("id", key=lambda ids: ids.str.zfill(20))
-    with publish(Path(folder)/FITTED_ON) as path: table.to_csv(path, index=False)
+    target = Path(folder)/FITTED_ON
+    if others is None:
+        earlier = pd.read_csv(target, dtype={"id": str}) if target.is_file() else radiographs[:0]
+        others = earlier.id[earlier.fold.isna()]
+    without_fold = pd.DataFrame(dict(id=sorted(set(others) - set(radiographs.id)), fold=pd.NA))
+    table = pd.concat([radiographs[["id", "fold"]], without_fold]).astype({"id": str, "fold": "Int64"})
+    table = table.sort_values("id", key=lambda ids: ids.str.zfill(20))
+    with publish(target) as path: table.to_csv(path, index=False)
 
 
 def find_known(
