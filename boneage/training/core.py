@@ -394,7 +394,7 @@ def format_epoch(
     return f"epoch {row['epoch'] + 1} of {epochs}: {numbers} ({row['seconds']:.1f} s)"
 
 # %% ../../nbs/training/51_core.ipynb #51
-def _resume(path, made_with, stale):
+def _resume(path, made_with, stale, log=None):
     "The checkpoint at `path` if it belongs to this fit; an empty one to start with the first epoch"
     empty = Checkpoint(0, {}, {}, [], made_with)
     if not Path(path).exists(): return empty
@@ -403,9 +403,10 @@ def _resume(path, made_with, stale):
         if differences := _differences(found.made_with, made_with):
             raise CheckpointError(f"{path} belongs to another fit ({'; '.join(differences)}): "
                                   "delete it, or replace it with stale='restart'.")
-    except CheckpointError:
-        if stale == "restart": return empty
-        raise
+    except CheckpointError as error:
+        if stale != "restart": raise
+        if log: log(f"starts again, because {str(error).partition(': delete it')[0]}")
+        return empty
     return found
 
 
@@ -481,7 +482,8 @@ def fit(
     metrics:tuple=(),         # functions (output, target) → mean over the batch; their names are column names
 ) -> pd.DataFrame:            # one row per epoch: losses, metrics, learning rate, seconds
     "Fit a network, in one process or several; a killed fit resumes, a finished one returns at once"
-    start = _resume(job.checkpoint, _describe_fit(network, train, valid, loss, schedule, job.seed), job.stale)
+    start = _resume(job.checkpoint, _describe_fit(network, train, valid, loss, schedule, job.seed), job.stale,
+                    job.log)
     network.to(train.device, memory_format=torch.channels_last)
     if start.network: network.load_state_dict(start.network)
     history = start.history

@@ -174,8 +174,12 @@ def recalibrate_batch_norm(
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d): layer.reset_running_stats()
     network.train()
-    with torch.no_grad():
-        for x in batches: network.features(x)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several round differently, and a killed fit would not know its start
+    try:
+        with torch.no_grad():
+            for x in batches: network.features(x)
+    finally: torch.set_num_threads(threads)
     return fold_batch_norm(network)
 
 # %% ../../nbs/training/56_fine_tuning.ipynb #11
