@@ -850,7 +850,7 @@ def _describe_data(radiographs, settings):
             + f" {more} for the {alone}, fitted on thumbnails of other children."*bool(alone))
 
 
-RECIPES_TRIED = 23  # on these folds: two whole recipes, the ablation's ten variants, eleven of members.py
+RECIPES_TRIED = 27  # on these folds: two whole recipes, the ablation's ten variants, 15 of members.py
 
 
 def _describe_procedure(settings, seen):
