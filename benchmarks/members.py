@@ -28,8 +28,9 @@ weighs most, and on other regions only if they gain there. Each continues the re
 epochs: with as many thumbnails as radiographs in each epoch; with each radiograph mixed with that of a
 child of the same sex and a similar age (C-Mixup); with both. C-Mixup was stopped after three folds (723
 radiographs): in place of the released metacarpals, the ensemble gained -0.02 months (-0.12 to 0.07),
-averaged with them 0.01 (-0.04 to 0.06). The fit with thumbnails was stopped in its first fold, for want of
-time, and the one with both was not made. So these are not in `TRIES`.
+averaged with them 0.01 (-0.04 to 0.06). The fit with thumbnails was stopped after two folds (482
+radiographs): in place of the released metacarpals -0.02 months (-0.17 to 0.13), averaged with them 0.04
+(-0.03 to 0.12). The one with both was not made. So these are not in `TRIES`.
 
 Also written down before their fit: three networks with new seeds for the wrist at half the scale, on the
 thumbnails alone, averaged to one member. The two single networks before them gained 0.10 and 0.06 months,
