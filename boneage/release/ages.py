@@ -172,7 +172,8 @@ def cross_fit_ages(
     "Fit the network of every region, deal and fold; write `models/boneage-<region>-<fold>/`"
     settings = workspace.profile.fine_tuning
     for region in settings.thumbnails.scales:
-        _fit_alone(workspace, radiographs, region, thumbnails, log)
+        for fit, _, _ in _members(settings, f"{region}{ALONE}"):
+            _fit_alone(workspace, radiographs, region, fit, thumbnails, log)
     for region in settings.regions:
         images = _member_images(workspace, region)
         for deal, fold, name in _members(settings, region):
@@ -182,18 +183,18 @@ def cross_fit_ages(
             fine_tune(region, images, radiographs, in_training, settings, job)
 
 
-def _fit_alone(workspace, radiographs, region, thumbnails, log):
-    "Fit networks on thumbnails of other children and predict all radiographs; write `models/<its name>/`"
+def _fit_alone(workspace, radiographs, region, fit, thumbnails, log):
+    "Fit one network on thumbnails of other children and predict all radiographs; write `models/<its name>/`"
     if thumbnails is None:
         raise ValueError("These settings need a run of the profile thumbnail: give its folder.")
     settings, images = workspace.profile.fine_tuning, _member_images(workspace, f"{region}{ALONE}")
     epochs, scale = (each[region] for each in (settings.thumbnails.epochs, settings.thumbnails.scales))
     found = read_thumbnails(thumbnails, {*radiographs.id, *used_rsna_ids()})
-    for fit, _, name in _members(settings, f"{region}{ALONE}"):
-        log_name = log and (lambda line, name=name: log(f"{name}: {line}"))
-        job = _job(workspace, workspace.root/"thumbnails"/name, settings.folds + fit, log_name)
-        folder = fit_on_thumbnails(found, region, epochs, settings, job, scale)
-        _predict(workspace, *load_network(folder), name, images, radiographs)
+    _, _, name = _members(settings, f"{region}{ALONE}")[fit]
+    log_name = log and (lambda line: log(f"{name}: {line}"))
+    job = _job(workspace, workspace.root/"thumbnails"/name, settings.folds + fit, log_name)
+    folder = fit_on_thumbnails(found, region, epochs, settings, job, scale)
+    _predict(workspace, *load_network(folder), name, images, radiographs)
 
 
 def _predict(workspace, network, config, name, images, radiographs):
@@ -234,7 +235,7 @@ def predict_ages_again(
         images = _member_images(workspace, region)
         for deal, fold, name in _members(settings, region):
             if fold is None and thumbnails and not (Path(weights)/name).is_dir():
-                _fit_alone(workspace, radiographs, region.removesuffix(ALONE), thumbnails, log)
+                _fit_alone(workspace, radiographs, region.removesuffix(ALONE), deal, thumbnails, log)
                 continue
             network, config = load_network(Path(weights)/name)
             rows = np.arange(len(radiographs))
