@@ -293,6 +293,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'boneage/datasets/cohorts.py'),
                                           'boneage.datasets.cohorts.FolderIndex': ( 'datasets/cohorts.html#folderindex',
                                                                                     'boneage/datasets/cohorts.py'),
+                                          'boneage.datasets.cohorts.FolderIndex.archive_hints': ( 'datasets/cohorts.html#folderindex.archive_hints',
+                                                                                                  'boneage/datasets/cohorts.py'),
                                           'boneage.datasets.cohorts.FolderIndex.infer_split': ( 'datasets/cohorts.html#folderindex.infer_split',
                                                                                                 'boneage/datasets/cohorts.py'),
                                           'boneage.datasets.cohorts._check_meanings': ( 'datasets/cohorts.html#_check_meanings',

@@ -292,6 +292,10 @@ class FolderIndex:
     masks: tuple[Path, ...] = ()      # folders of masks, whose images are no radiographs
     archives: tuple[Path, ...] = ()   # archives, such as the RSNA's, whose contents are not read
 
+    def archive_hints(self) -> list[str]:
+        "A sentence for each of the first three archives"
+        return [f"{path} is an archive: unpack it." for path in self.archives[:3]]
+
     def infer_split(self,
         path:Path,      # a folder or file below the root
     ) -> str|None:
@@ -378,7 +382,7 @@ def find_tables(
     if not found:
         reasons = [format_missing_columns(header, path) for path, header in headers.items()][:3]
         reasons += [f"{path} is a workbook: save it as CSV." for path in index.workbooks][:3]
-        reasons += [f"{path} is an archive: unpack it." for path in index.archives][:3]
+        reasons += index.archive_hints()
         expected = f"expected a CSV file with the columns {EXPECTED_COLUMNS}."
         raise CohortError(f"{index.root} holds no label table: {' '.join(reasons) or expected}")
     for split, tables in found.items():
@@ -455,9 +459,9 @@ def attach_images(
     sentences = [f"{source}, row {row}: there is no image of id {i} in {index.root}."
                  for row, i in missing.items()]
     if len(missing) == len(labels):
-        packed = "".join(f" {path} is an archive: unpack it." for path in index.archives[:3])
-        sentences = [f"{source}: none of its {len(labels):,} ids has an image in {index.root}; "
-                     f"expected for instance {i}.png.{packed}" for i in missing[:1]]
+        none = f"{source}: none of its {len(labels):,} ids has an image in {index.root};"
+        sentences = [" ".join([none, f"expected for instance {i}.png.", *index.archive_hints()])
+                     for i in missing[:1]]
     record_or_raise(sentences, problems)
     labels = labels.assign(path=paths, of_table=labels.get("split"))[paths.notna()]
     sets = [split or index.infer_split(Path(path).parent) for path in labels.path]
