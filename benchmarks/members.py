@@ -40,7 +40,9 @@ new seeds count. This try is judged once, by the gate, without a second fit.
 And a last one, written down before its fit: the first of these three networks for the wrist, fitted on the
 folds for twelve epochs with as many thumbnails as radiographs in each epoch, so that it need not forget the
 thumbnails. It was stopped after two folds (482 radiographs): alone, its MAE was 8.76 months against 8.43 of
-the network before, and the ensemble gained 0.04 months (-0.09 to 0.17) against 0.11 (-0.04 to 0.26).
+the network before, and the ensemble gained 0.04 months (-0.09 to 0.17) against 0.11 (-0.04 to 0.26). The
+numbers of these stopped fits come from a prototype that is not in this repository, so no command repeats
+them.
 
 Masks and key points come from the released networks, which were fitted on DATA, on both sides alike. Results
 go to boneage/data/members.json after each try, without radiographs, labels or ids. A stopped command
